@@ -1,0 +1,77 @@
+# Everything sets itself up: a virtual environment in .venv, from pinned and hashed requirements. Only python3 (3.11 or later) has
+# to be there. Each stage leaves a stamp, so that running a target again installs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --quiet --no-deps
+LOCKED := $(INSTALL) --require-hashes
+export PIP_ROOT_USER_ACTION := ignore
+
+# The one package that is pinned without a hash: which build fits depends on the machine (CPU, CUDA). To choose one by hand:
+#   make test TORCH="torch==2.13.0 --index-url …"
+TORCH ?= torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check docs lock clean bench-append bench-ingest bench-qido
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/base.stamp  ## One CT phantom through the whole house, in a temporary folder
+	$(BIN)/anamnesis demo
+
+serve: $(VENV)/base.stamp  ## Serve from ~/.local/share/anamnesis, with the embedded database and a worker
+	$(BIN)/anamnesis init
+	$(BIN)/anamnesis serve --with-worker
+
+test: $(VENV)/test.stamp  ## Run every test (pytest options: make test ARGS="-k spool")
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp  ## Lint, types, import contracts, documentation
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs: $(VENV)/dev.stamp  ## Show the documentation on http://127.0.0.1:8000
+	$(BIN)/mkdocs serve
+
+bench-append: $(VENV)/dev.stamp  ## Events/s against a library and bare INSERTs
+	$(BIN)/python benchmarks/append.py $(ARGS)
+
+bench-ingest: $(VENV)/dev.stamp  ## Instances/s over C-STORE against Orthanc and the disk (as root)
+	$(BIN)/python benchmarks/ingest.py $(ARGS)
+
+bench-qido: $(VENV)/dev.stamp  ## Study lists and metadata against Orthanc (as root)
+	$(BIN)/python benchmarks/qido.py $(ARGS)
+
+lock: $(VENV)/pip.stamp  ## Pin and hash the requirements anew, after a change of pyproject.toml
+	$(PIP) install --quiet uv
+	$(BIN)/python requirements/lock.py
+
+clean:  ## Remove what was made here
+	rm -rf $(VENV) site build *.egg-info
+
+# Debian's python3 comes without ensurepip; then pip itself is fetched, pinned and hashed like the rest.
+$(VENV)/pip.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Anamnesis needs Python 3.11 or later'; exit 1; }
+	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --without-pip --clear $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python requirements/get_pip.py
+	@touch $@
+
+$(VENV)/base.stamp: $(VENV)/pip.stamp requirements/build.txt requirements/base.txt pyproject.toml
+	$(LOCKED) -r requirements/build.txt
+	$(LOCKED) -r requirements/base.txt
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/base.stamp requirements/dev.txt
+	$(LOCKED) -r requirements/dev.txt
+	@touch $@
+
+# torch comes last, when all that it needs but CUDA is there: on a machine with CPU wheels at hand nothing else is fetched.
+$(VENV)/test.stamp: $(VENV)/dev.stamp requirements/segmentation.txt
+	$(LOCKED) -r requirements/segmentation.txt
+	$(PIP) install --quiet $(TORCH)
+	@touch $@
