@@ -1,0 +1,1 @@
+"""What has happened: the append-only log of events in PostgreSQL, and the vault that seals what identifies a person."""

@@ -1,0 +1,304 @@
+"""The log: append, read by stream and by position, subscribe. The only writer of events.
+
+Positions are dense and in commit order, so a reader that has read up to p misses nothing by asking for what is beyond p.
+NOTIFY is a hint only: a subscriber that hears nothing asks all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from domain.event import Event
+from domain.ids import Position, StreamName
+from domain.principal import Principal
+from eventlog import codec
+from eventlog.appender import CONNECTION_ERRORS, Appender, Request, Row
+from eventlog.database import database_url, server_settings
+from eventlog.embedded import EmbeddedPostgres
+from eventlog.envelope import Appended, RecordedEvent, StreamAppend, envelope_digest, new_event_id
+from eventlog.errors import LogUnavailable, SchemaOutdated
+from eventlog.schema import SERVER_ROLE, check_revision
+from eventlog.settings import LogSettings
+from eventlog.vault import Vault, load_key_encryption_key
+
+CHANNEL = "anamnesis_log"
+POLL_S = 1.0
+"""How long a subscriber waits for a hint before it asks."""
+NOTIFY_AFTER_S = 0.05
+"""One NOTIFY for all appends of this time: each is a commit of its own. Subscribers in this process hear at once."""
+GIVE_UP_AFTER_S = 30.0
+POOL_SIZE = 10
+
+_logger = logging.getLogger(__name__)
+_COLUMNS = (
+    "position, event_id, stream, version, type, schema_version, occurred_at, recorded_at, principal, correlation_id,"
+    " causation_id, origin, data, digest"
+)
+
+
+class EventLog:
+    """Opened with ``await EventLog.open(settings)``; bound to the event loop that opened it."""
+
+    def __init__(
+        self, settings: LogSettings, url: str, session: dict[str, str], pool: asyncpg.Pool, vault: Vault
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.vault = vault
+        self._url = url
+        self._session = session
+        self._appender = Appender(self.connect, give_up_after_s=GIVE_UP_AFTER_S)
+        self._heard = asyncio.Event()
+        self._listener: asyncio.Task[None] | None = None
+        self._notifier: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, settings: LogSettings) -> EventLog:
+        """Connects (and starts the embedded database where none is set).
+
+        Raises SchemaOutdated, KeyEncryptionKeyMissing, KeyEncryptionKeyWrong, LogUnavailable.
+        """
+        kek = load_key_encryption_key(settings)
+        try:
+            url = await database_url(settings)
+            session = await server_settings(url, SERVER_ROLE)
+            pool = await asyncpg.create_pool(url, min_size=1, max_size=POOL_SIZE, server_settings=session)
+        except CONNECTION_ERRORS as error:
+            raise LogUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
+        try:
+            async with pool.acquire() as connection:
+                try:
+                    check_revision(await connection.fetchval("SELECT version_num FROM alembic_version"))
+                except asyncpg.UndefinedTableError:
+                    raise SchemaOutdated("the database has no schema yet: run `anamnesis db upgrade`") from None
+                vault = await Vault.open(kek, connection)
+        except BaseException:
+            await pool.close()
+            raise
+        return cls(settings, url, session, pool, vault)
+
+    async def close(self) -> None:
+        """Appends what waits, closes every connection, and leaves the embedded database (the last user stops it)."""
+        for task in (self._listener, self._notifier):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self._appender.close()
+        try:
+            await asyncio.wait_for(self.pool.close(), timeout=5)
+        except TimeoutError:
+            self.pool.terminate()
+        if self.settings.database_url is None:
+            await asyncio.to_thread(EmbeddedPostgres(self.settings.data_dir / "postgresql").leave)
+
+    async def connect(self) -> asyncpg.Connection:
+        """A session of its own, outside the pool (for a lease, a listener, a leader)."""
+        return await asyncpg.connect(self._url, server_settings=self._session)
+
+    async def append(
+        self, appends: Sequence[StreamAppend], *, principal: Principal, correlation_id: UUID | None = None
+    ) -> Appended:
+        """Appends to all the streams, or to none. Durable on return.
+
+        Raises VersionConflict, EventIdReused, EventTooLarge, LogUnavailable, SubjectErased.
+        """
+        if not any(append.events for append in appends):
+            raise ValueError("an append needs an event")
+        subjects = {s for append in appends for new in append.events if (s := codec.subject_of(new.event))}
+        if subjects:
+            try:
+                async with self.pool.acquire() as connection:
+                    await self.vault.keys_for_sealing(subjects, connection)
+            except CONNECTION_ERRORS as error:
+                raise LogUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
+        request = self._request(appends, principal, correlation_id or new_event_id())
+        appended = await self._appender.append(request)
+        self._tell()
+        return appended
+
+    def _request(self, appends: Sequence[StreamAppend], principal: Principal, correlation_id: UUID) -> Request:
+        recorded_at = datetime.now(UTC)
+        acting = msgspec.json.encode(principal).decode("utf-8")
+        origin = self.settings.site
+        rows: list[Row] = []
+        for stream_index, append in enumerate(appends):
+            for ordinal, new in enumerate(append.events, start=1):
+                event_type = type(new.event)
+                subject = codec.subject_of(new.event)
+                data = codec.encode(new.event, new.event_id, self.vault.key(subject) if subject else None)
+                digest = envelope_digest(
+                    event_id=new.event_id,
+                    stream=append.stream,
+                    type=event_type.__name__,
+                    schema_version=event_type.SCHEMA_VERSION,
+                    occurred_at=new.occurred_at,
+                    recorded_at=recorded_at,
+                    principal=principal,
+                    correlation_id=correlation_id,
+                    causation_id=new.causation_id,
+                    origin=origin,
+                    data=data,
+                )
+                rows.append(
+                    Row(
+                        stream_index,
+                        ordinal,
+                        new.event_id,
+                        event_type.__name__,
+                        event_type.SCHEMA_VERSION,
+                        new.occurred_at,
+                        recorded_at,
+                        acting,
+                        correlation_id,
+                        new.causation_id,
+                        origin,
+                        data,
+                        digest,
+                    )
+                )
+        return Request(
+            [append.stream for append in appends],
+            [append.expected_version for append in appends],
+            rows,
+            asyncio.get_running_loop().create_future(),
+        )
+
+    async def read_stream(self, stream: str, after_version: int = 0) -> list[RecordedEvent]:
+        """The stream's events beyond ``after_version``, in order."""
+        return await self._fetch(
+            f"SELECT {_COLUMNS} FROM event WHERE stream = $1 AND version > $2 ORDER BY version", stream, after_version
+        )
+
+    async def read(
+        self, after: int, limit: int = 500, types: Collection[type[Event]] | None = None
+    ) -> list[RecordedEvent]:
+        """At most ``limit`` events beyond position ``after``, in order, of these types (or of all)."""
+        if types is None:
+            return await self._fetch(
+                f"SELECT {_COLUMNS} FROM event WHERE position > $1 ORDER BY position LIMIT $2", after, limit
+            )
+        return await self._fetch(
+            f"SELECT {_COLUMNS} FROM event WHERE position > $1 AND type = ANY($3) ORDER BY position LIMIT $2",
+            after,
+            limit,
+            [event_type.__name__ for event_type in types],
+        )
+
+    async def head(self) -> Position:
+        """The position of the last event; 0 in an empty log."""
+        return Position(await self.pool.fetchval("SELECT position FROM log_head"))
+
+    async def subscribe(
+        self, after: int, types: Collection[type[Event]] | None = None, batch: int = 500
+    ) -> AsyncIterator[list[RecordedEvent]]:
+        """Endless: batches of events beyond ``after`` as they come. Outlives a lost connection."""
+        position = after
+        while True:
+            heard = self.news()  # before reading: what is appended meanwhile is not slept through
+            try:
+                head = await self.head()
+                events = await self.read(position, batch, types)
+            except CONNECTION_ERRORS as error:
+                _logger.warning("the log cannot be read (%s); asking again", type(error).__name__)
+                await asyncio.sleep(POLL_S)
+                continue
+            if events:
+                position = events[-1].position
+                yield events
+            else:
+                position = max(position, head)  # nothing of these types up to the head, read before
+                await self.wait_for_news(heard)
+
+    def news(self) -> asyncio.Event:
+        """What the next append will set. Take it before reading, and wait for it after finding nothing."""
+        return self._heard
+
+    async def wait_for_news(self, heard: asyncio.Event, timeout_s: float = POLL_S) -> None:
+        """Returns at a hint that something was appended (here or elsewhere), or after ``timeout_s``."""
+        if self._listener is None or self._listener.done():
+            self._listener = asyncio.create_task(self._listen())
+        try:
+            await asyncio.wait_for(heard.wait(), timeout_s)
+        except TimeoutError:
+            pass
+
+    async def recorded(self, rows: Sequence[asyncpg.Record], connection: asyncpg.Connection) -> list[RecordedEvent]:
+        """Rows of the event table, decoded and opened. Raises UnknownEventType, SealBroken."""
+        subjects = {s for row in rows if (s := _subject_in(row["data"]))}
+        keys = await self.vault.keys_for_opening(subjects, connection)
+        return [_recorded(row, keys) for row in rows]
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[RecordedEvent]:
+        async with self.pool.acquire() as connection:
+            return await self.recorded(await connection.fetch(query, *arguments), connection)
+
+    def _tell(self) -> None:
+        """Wakes the subscribers in this process at once, and those in others by one NOTIFY for all appends of a moment."""
+        heard, self._heard = self._heard, asyncio.Event()
+        heard.set()
+        if self._notifier is None or self._notifier.done():
+            self._notifier = asyncio.create_task(self._notify())
+
+    async def _notify(self) -> None:
+        await asyncio.sleep(NOTIFY_AFTER_S)
+        try:
+            await self.pool.execute("SELECT pg_notify($1, '')", CHANNEL)
+        except CONNECTION_ERRORS:
+            pass  # a hint only
+
+    async def _listen(self) -> None:
+        try:
+            connection = await self.connect()
+        except CONNECTION_ERRORS:
+            return  # asked for again at the next wait
+        try:
+            lost = asyncio.Event()
+            connection.add_termination_listener(lambda _: lost.set())
+            await connection.add_listener(CHANNEL, lambda *_: self._wake())
+            await lost.wait()
+        finally:
+            connection.terminate()
+
+    def _wake(self) -> None:
+        heard, self._heard = self._heard, asyncio.Event()
+        heard.set()
+
+
+class _SubjectOnly(msgspec.Struct):
+    subject_id: str | None = None
+    sealed: msgspec.Raw = msgspec.Raw(b"")
+
+
+_SUBJECT = msgspec.json.Decoder(_SubjectOnly)
+
+
+def _subject_in(data: bytes) -> str | None:
+    found = _SUBJECT.decode(data)
+    return found.subject_id if bytes(found.sealed) else None
+
+
+def _recorded(row: asyncpg.Record, keys: Any) -> RecordedEvent:
+    return RecordedEvent(
+        position=Position(row["position"]),
+        event_id=row["event_id"],
+        stream=StreamName(row["stream"]),
+        version=row["version"],
+        type=row["type"],
+        schema_version=row["schema_version"],
+        occurred_at=row["occurred_at"],
+        recorded_at=row["recorded_at"],
+        principal=msgspec.json.decode(row["principal"], type=Principal),
+        correlation_id=row["correlation_id"],
+        causation_id=row["causation_id"],
+        origin=row["origin"],
+        event=codec.decode(row["type"], row["schema_version"], row["data"], row["event_id"], keys, row["position"]),
+        digest=row["digest"],
+    )

@@ -1,0 +1,35 @@
+"""Where the log lives and what seals it. Read from the environment (ANAMNESIS_…) and from a .env file in the data folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class LogSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ANAMNESIS_", extra="ignore")
+
+    data_dir: Path = Field(
+        Path("~/.local/share/anamnesis"), description="Folder of everything that Anamnesis keeps", validate_default=True
+    )
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL 15 or later (postgresql://…); unset: an embedded one in the data folder"
+    )
+    migration_url: SecretStr | None = Field(
+        None, description="The same database as the role that owns the tables; unset: database_url"
+    )
+    site: str = Field("local", description="Name of this site, the origin of its events", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    key_encryption_key: SecretStr | None = Field(
+        None, description="32 bytes in base64 that wrap the subjects' keys; unset: the file keys/kek in the data folder"
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def kek_file(self) -> Path:
+        return self.data_dir / "keys" / "kek"
