@@ -1,0 +1,146 @@
+"""The FHIR projection: each event to the versions of resources that it makes, and one Provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+import msgspec
+
+from domain.event import Event
+from domain.findings import finding_key
+from domain.intake import FileRefused
+from domain.series import (
+    IndexingFailed,
+    IndexingRefused,
+    IndexingRequested,
+    InstanceConflicted,
+    InstancesStored,
+    SeriesIndexed,
+)
+from domain.study import StudyRegistered, StudySubjectDisputed
+from domain.subject import SubjectDemographicsChanged, SubjectRegistered
+from eventlog.envelope import RecordedEvent
+from projections.fhir import findings, study, subject
+from projections.fhir.provenance import provenance
+from projections.fhir.tables import STATEMENTS
+from projections.fhir.versions import Key, Versions
+from projections.fhir.vocabulary import REJECT_SYSTEM, Json, index_id, observation_id, reference, selection_id, study_id
+
+SCHEMA = "fhir_v1"
+TYPES = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance")
+
+
+class FhirProjection:
+    name = "fhir"
+    version = 1
+    handles: frozenset[type[Event]] = frozenset(
+        {
+            SubjectRegistered,
+            SubjectDemographicsChanged,
+            StudyRegistered,
+            StudySubjectDisputed,
+            InstancesStored,
+            InstanceConflicted,
+            IndexingRequested,
+            SeriesIndexed,
+            IndexingRefused,
+            IndexingFailed,
+            FileRefused,
+        }
+    )
+    statements = STATEMENTS
+
+    async def apply(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
+        versions = Versions(connection)
+        await versions.fetch(key for recorded in batch for key in _touched(recorded.event))
+        for recorded in batch:
+            await _apply(recorded, versions)
+        await versions.write()
+        await _write_identities(batch, connection)
+
+
+async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
+    event = recorded.event
+    subject_id = getattr(event, "subject_id", None)
+    targets: list[Json] = []
+    sources: list[Json] = []
+
+    async def put(body: Json) -> None:
+        version = await versions.put(body, recorded)
+        targets.append(reference(body["resourceType"], body["id"], version))
+
+    match event:
+        case SubjectRegistered() | SubjectDemographicsChanged():
+            await put(subject.patient(event))
+        case StudyRegistered():
+            await put(study.registered_study(event))
+        case InstancesStored():
+            await put(study.study_with_instances(await versions.current("ImagingStudy", study_id(event.study_uid)), event))
+            selection = await versions.current("ImagingSelection", selection_id(event.series_uid))
+            await put(study.series_selection(event, recorded, selection))
+        case SeriesIndexed():
+            sources.append(reference("ImagingSelection", selection_id(event.series_uid)))
+            await _index(event, recorded, versions, put)
+        case StudySubjectDisputed() | InstanceConflicted():
+            targets.append(reference("ImagingStudy", study_id(event.study_uid)))
+        case FileRefused():  # became no resource: the kept file, by its identifier alone
+            targets.append({"identifier": {"system": REJECT_SYSTEM, "value": event.reject_id}})
+        case IndexingRequested() | IndexingRefused() | IndexingFailed():
+            targets.append(reference("ImagingSelection", selection_id(event.series_uid)))
+    await versions.put(provenance(recorded, targets, sources, subject_id), recorded)
+
+
+async def _index(event: SeriesIndexed, recorded: RecordedEvent, versions: Versions, put) -> None:  # type: ignore[no-untyped-def]
+    before = await versions.current("BodyStructure", index_id(event.series_uid))
+    for finding in event.findings:
+        await put(findings.finding_observation(event, finding, recorded))
+    for finding in event.findings:
+        await put(findings.finding_structure(event, finding))
+    for label in sorted(set(findings.labels_in_index(before, event.run.segmenter)) - {f.structure.label for f in event.findings}):
+        key = finding_key(event.series_uid, event.run.segmenter, label)
+        gone = await versions.current("BodyStructure", key)
+        unmeasured = await versions.current("Observation", observation_id(key))
+        if gone is not None and unmeasured is not None:
+            await put({**gone, "active": False})
+            await put({**unmeasured, "status": "entered-in-error"})
+    await put(findings.series_index(event, before))
+    await put(findings.device(event.run))
+    imaging_study = await versions.current("ImagingStudy", study_id(event.study_uid))
+    if imaging_study is not None:
+        await put(study.study_with_index(imaging_study, event.series_uid))
+
+
+def _touched(event: Event) -> list[Key]:
+    """What an event reads or changes, as far as it can be told beforehand."""
+    match event:
+        case SubjectRegistered() | SubjectDemographicsChanged():
+            return [("Patient", event.subject_id)]
+        case StudyRegistered():
+            return [("ImagingStudy", study_id(event.study_uid))]
+        case InstancesStored():
+            return [("ImagingStudy", study_id(event.study_uid)), ("ImagingSelection", selection_id(event.series_uid))]
+        case SeriesIndexed():
+            keys = [finding_key(event.series_uid, event.run.segmenter, f.structure.label) for f in event.findings]
+            return [
+                ("ImagingStudy", study_id(event.study_uid)),
+                ("BodyStructure", index_id(event.series_uid)),
+                ("Device", findings.device_id(event.run)),
+                *(("BodyStructure", key) for key in keys),
+                *(("Observation", observation_id(key)) for key in keys),
+            ]
+    return []
+
+
+async def _write_identities(batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
+    rows = [
+        (
+            recorded.event.subject_id,
+            recorded.position,
+            *(text.replace("\0", "") for text in msgspec.structs.astuple(recorded.event.demographics)),
+        )
+        for recorded in batch
+        if isinstance(recorded.event, SubjectRegistered | SubjectDemographicsChanged)
+    ]
+    if rows:
+        await connection.copy_records_to_table("patient_identity", records=rows)

@@ -1,0 +1,88 @@
+"""One Provenance for each event: what it changed, who acted and for whom, when, why, and where in the log it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from domain.intake import FileRefused
+from domain.principal import PrincipalKind
+from domain.series import IndexingFailed, IndexingRefused, IndexingRequested, SeriesIndexed
+from eventlog.envelope import RecordedEvent, instant
+from projections.fhir.findings import device_id
+from projections.fhir.vocabulary import (
+    EVENT_SYSTEM,
+    INDEXING_SYSTEM,
+    LIFECYCLE,
+    LOG_ENTRY_EXTENSION,
+    POSITION_SYSTEM,
+    PRINCIPAL_SYSTEM,
+    Json,
+    concept,
+    reference,
+)
+
+ACTIVITIES = {
+    "SubjectRegistered": ("originate", "Originate/Retain Record Lifecycle Event"),
+    "SubjectDemographicsChanged": ("amend", "Amend (Update) Record Lifecycle Event"),
+    "StudyRegistered": ("originate", "Originate/Retain Record Lifecycle Event"),
+    "StudySubjectDisputed": ("hold", "Place Record on Legal Hold"),
+    "InstancesStored": ("receive", "Receive/Retain Record Lifecycle Event"),
+    "InstanceConflicted": ("receive", "Receive/Retain Record Lifecycle Event"),
+    "FileRefused": ("receive", "Receive/Retain Record Lifecycle Event"),
+    "IndexingRequested": ("access", "Access/View Record Lifecycle Event"),
+    "SeriesIndexed": ("originate", "Originate/Retain Record Lifecycle Event"),
+    "IndexingRefused": ("report", "Report (Output) Record Lifecycle Event"),
+    "IndexingFailed": ("report", "Report (Output) Record Lifecycle Event"),
+}
+"""Event type → code and display of ISO 21089 lifecycle events."""
+
+
+def provenance(recorded: RecordedEvent, targets: Sequence[Json], sources: Sequence[Json], subject_id: str | None) -> Json:
+    """``targets`` at the versions that this event made; ``sources`` what they were made from."""
+    code, display = ACTIVITIES[recorded.type]
+    made: Json = {
+        "resourceType": "Provenance",
+        "id": str(recorded.event_id),
+        "extension": [
+            {"url": LOG_ENTRY_EXTENSION, "valueIdentifier": {"system": POSITION_SYSTEM, "value": str(recorded.position)}},
+            {"url": LOG_ENTRY_EXTENSION, "valueIdentifier": {"system": EVENT_SYSTEM, "value": str(recorded.event_id)}},
+        ],
+        "target": list(targets),
+        "occurredDateTime": instant(recorded.occurred_at),
+        "recorded": instant(recorded.recorded_at),
+        "activity": concept({"system": LIFECYCLE, "code": code, "display": display}, text=recorded.type),
+        "agent": [_agent(recorded)],
+    }
+    if subject_id is not None:
+        made["patient"] = reference("Patient", subject_id)
+    if sources:
+        made["entity"] = [{"role": "source", "what": source} for source in sources]
+    match recorded.event:
+        case IndexingRefused(reason=code, detail=text) | IndexingRequested(reason=code, series_digest=text):
+            _say(made, code, text)
+        case IndexingFailed(error=text):
+            _say(made, "failed", text)
+        case FileRefused(reason=code, detail=text):
+            _say(made, code, text)
+    return made
+
+
+def _say(provenance: Json, reason: str, detail: str) -> None:
+    """Why: as the authorization, and as a second code of the activity, by which a search finds it."""
+    code = " ".join(reason.split()) or "unknown"
+    why = {"system": INDEXING_SYSTEM, "code": code}
+    provenance["activity"]["coding"].append(why)
+    provenance["authorization"] = [{"concept": {"coding": [why]} | ({"text": detail.strip()} if detail.strip() else {})}]
+
+
+def _agent(recorded: RecordedEvent) -> Json:
+    principal = recorded.principal
+    if isinstance(recorded.event, SeriesIndexed):
+        who = reference("Device", device_id(recorded.event.run))
+    else:
+        kind = "Device" if principal.kind is PrincipalKind.DEVICE else "Practitioner"
+        who = {"type": kind, "identifier": {"system": PRINCIPAL_SYSTEM, "value": principal.id}}
+    agent: Json = {"who": who}
+    if principal.on_behalf_of is not None:
+        agent["onBehalfOf"] = {"identifier": {"system": PRINCIPAL_SYSTEM, "value": principal.on_behalf_of}}
+    return agent

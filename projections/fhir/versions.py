@@ -1,0 +1,115 @@
+"""The resources that a batch touches: their current versions as read, the new ones as made, and their writing in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import asyncpg
+import msgspec
+
+from eventlog.envelope import RecordedEvent, instant
+from projections.fhir.search_rows import DateRow, ReferenceRow, TokenRow, search_rows
+from projections.fhir.vocabulary import Json
+
+Key = tuple[str, str]
+
+
+class _Version(msgspec.Struct):
+    version: int
+    body: Json
+    position_from: int
+    position_to: int | None
+    last_updated: object
+    is_new: bool
+
+
+class Versions:
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._current: dict[Key, _Version | None] = {}
+        self._made: list[tuple[Key, _Version]] = []
+        self._ended: dict[tuple[Key, int], int] = {}
+
+    async def fetch(self, keys: Iterable[Key]) -> None:
+        """Reads the current versions of these resources in one query, as far as they are not known."""
+        wanted = [key for key in set(keys) if key not in self._current]
+        if not wanted:
+            return
+        self._current.update(dict.fromkeys(wanted))
+        rows = await self._connection.fetch(
+            "SELECT r.type, r.id, r.version, r.body, r.position_from, r.last_updated FROM unnest($1::text[], $2::text[]) AS k (type, id)"
+            " JOIN resource r ON r.type = k.type AND r.id = k.id AND r.position_to IS NULL",
+            [key[0] for key in wanted],
+            [key[1] for key in wanted],
+        )
+        for row in rows:
+            self._current[row["type"], row["id"]] = _Version(
+                row["version"], msgspec.json.decode(row["body"]), row["position_from"], None, row["last_updated"], False
+            )
+
+    async def current(self, resource_type: str, resource_id: str) -> Json | None:
+        """The resource as it stands, to be read and not changed."""
+        await self.fetch([(resource_type, resource_id)])
+        version = self._current[resource_type, resource_id]
+        return version.body if version else None
+
+    async def put(self, body: Json, recorded: RecordedEvent) -> int:
+        """Makes the next version of a resource, as of this event, and gives its number; an unchanged one stays as it is."""
+        key = (body["resourceType"], body["id"])
+        await self.fetch([key])
+        before = self._current[key]
+        if before is not None and _content(before.body) == _content(body):
+            return before.version
+        number = before.version + 1 if before else 1
+        if before is not None and before.position_from == recorded.position:
+            raise AssertionError(f"{key[0]} changes twice in one event")
+        body["meta"] = {"versionId": str(number), "lastUpdated": instant(recorded.recorded_at), **_without_version(body.get("meta", {}))}
+        made = _Version(number, body, recorded.position, None, recorded.recorded_at, True)
+        if before is not None:
+            before.position_to = recorded.position
+            if not before.is_new:
+                self._ended[key, before.version] = recorded.position
+        self._current[key] = made
+        self._made.append((key, made))
+        return number
+
+    async def write(self) -> None:
+        """Writes what was made, in a few statements whatever the batch holds."""
+        connection = self._connection
+        if self._ended:
+            await connection.execute(
+                "UPDATE resource r SET position_to = e.until FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[])"
+                " AS e (type, id, version, until) WHERE r.type = e.type AND r.id = e.id AND r.version = e.version",
+                [key[0] for key, _ in self._ended],
+                [key[1] for key, _ in self._ended],
+                [version for _, version in self._ended],
+                list(self._ended.values()),
+            )
+        tokens: list[TokenRow] = []
+        references: list[ReferenceRow] = []
+        dates: list[DateRow] = []
+        rows = []
+        for (kind, resource_id), made in self._made:
+            text = msgspec.json.encode(made.body).decode("utf-8")
+            rows.append((kind, resource_id, made.version, made.position_from, made.position_to, made.last_updated, text))
+            found = search_rows(made.body, made.version)
+            tokens += found.tokens
+            references += found.references
+            dates += found.dates
+        await _copy(connection, "resource", rows)
+        await _copy(connection, "token", tokens)
+        await _copy(connection, "reference", references)
+        await _copy(connection, "date", dates)
+
+
+async def _copy(connection: asyncpg.Connection, table: str, rows: list) -> None:  # type: ignore[type-arg]
+    if rows:
+        await connection.copy_records_to_table(table, records=rows)
+
+
+def _content(body: Json) -> Json:
+    return {**body, "meta": _without_version(body.get("meta", {}))}
+
+
+def _without_version(meta: Json) -> Json:
+    return {key: value for key, value in meta.items() if key not in ("versionId", "lastUpdated")}

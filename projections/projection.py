@@ -1,0 +1,40 @@
+"""What a projection is: a name, a version, the event types that it handles, its tables, and how a batch changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import asyncpg
+
+from domain.event import Event
+from eventlog.envelope import RecordedEvent
+
+
+class Projection(Protocol):
+    """Rebuilding must give the same bytes: no clock, no random ids, no I/O but through the connection that is handed in."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int:
+        """A changed projection has a new version, and so a schema of its own that is built beside the old one."""
+
+    @property
+    def handles(self) -> frozenset[type[Event]]: ...
+
+    @property
+    def statements(self) -> Sequence[str]:
+        """DDL, run once, with the projection's own schema as search_path."""
+
+    async def apply(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
+        """Changes the tables (search_path is the projection's schema), in the transaction that moves the checkpoint.
+
+        Where the batch begins and ends must not matter.
+        """
+
+
+def schema_name(projection: Projection) -> str:
+    """The PostgreSQL schema of this version's tables, as readers write it in their SQL."""
+    return f"{projection.name}_v{projection.version}"
