@@ -1,0 +1,1 @@
+"""What machines do about it: they follow the log, index series, and add what they found."""
