@@ -1,0 +1,83 @@
+"""The HTTP application: its routers, and the one place where errors become answers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import asyncpg
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+import server.dicomweb.router
+import server.fhir.router
+import server.health
+import server.metrics
+from eventlog.errors import LogUnavailable
+from projections.errors import ProjectionBehind
+from server.errors import ScopeMissing, TokenInvalid
+from server.fhir.outcome import outcome
+from server.services import Services
+
+_logger = logging.getLogger(__name__)
+_ISSUE_CODES = {400: "invalid", 401: "login", 403: "forbidden", 404: "not-found", 405: "not-supported", 406: "not-supported", 503: "transient"}
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application over services that are open."""
+    app = FastAPI(title="Anamnesis", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.services = services
+    for part in (server.fhir.router, server.dicomweb.router, server.health, server.metrics):
+        app.include_router(part.router)
+    app.add_middleware(server.metrics.Timing)
+    app.add_exception_handler(TokenInvalid, _unauthorized)
+    app.add_exception_handler(ScopeMissing, _forbidden)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    for unavailable in (LogUnavailable, ProjectionBehind, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
+        app.add_exception_handler(unavailable, _unavailable)
+    app.add_exception_handler(Exception, _unexpected)
+    return app
+
+
+def _answer(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """An OperationOutcome below /fhir, problem details (RFC 9457) elsewhere."""
+    if f"{request.url.path}/".startswith("/fhir/"):
+        return outcome(status, _ISSUE_CODES.get(status, "exception"), detail, headers=headers)
+    body: dict[str, Any] = {"type": "about:blank", "status": status, "detail": detail}
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
+
+
+async def _unauthorized(request: Request, error: Exception) -> Response:
+    # RFC 6750, 3.1: no error code where no token was sent.
+    code = ', error="invalid_token"' if "authorization" in request.headers else ""
+    return _answer(request, 401, str(error), {"WWW-Authenticate": f'Bearer realm="anamnesis"{code}'})
+
+
+async def _forbidden(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ScopeMissing)
+    challenge = f'Bearer realm="anamnesis", error="insufficient_scope", scope="{error.scope}"'
+    return _answer(request, 403, str(error), {"WWW-Authenticate": challenge})
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _answer(request, error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    where = "; ".join(".".join(str(part) for part in problem["loc"]) + f": {problem['msg']}" for problem in error.errors())
+    return _answer(request, 400, where)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    return _answer(request, 503, "the database does not answer, or is behind: try again", {"Retry-After": "1"})
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # The error's text may hold data: the log gets its class and the place (server.log_format), the client gets neither.
+    _logger.error("%s %s failed", request.method, getattr(request.scope.get("route"), "path", "?"), exc_info=error)
+    return _answer(request, 500, "the server failed; its log says where")

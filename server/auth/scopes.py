@@ -1,0 +1,16 @@
+"""The scopes that a principal can have."""
+
+from __future__ import annotations
+
+SCOPES = {
+    "fhir:read": "read and search FHIR resources, subjects by pseudonym",
+    "dicom:read": "QIDO-RS and WADO-RS; headers and pixels hold identities",
+    "dicom:write": "STOW-RS",
+    "identities:read": "names, birth dates and record numbers in FHIR answers",
+    "metrics:read": "GET /metrics",
+    "admin": "all of it",
+}
+
+
+def grants(scopes: frozenset[str], wanted: str) -> bool:
+    return wanted in scopes or "admin" in scopes

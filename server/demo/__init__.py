@@ -1,0 +1,1 @@
+"""The demonstration: a site in a temporary folder, a sender, and what is shown of them."""

@@ -1,0 +1,40 @@
+"""What both lanes do with an instance: into the spool, durable, then to the intake. Statuses as in PS3.4, table B.2-1."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+from archive.spool import Reception, Spool, SpooledInstance
+from server.intake import Intake, Verdict
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+CANNOT_UNDERSTAND = 0xC000
+MAX_UNDECIDED = 4_000
+"""Instances that may wait for the intake before senders have to."""
+
+
+class Receiver:
+    def __init__(self, spool: Spool, intake: Intake) -> None:
+        self._spool = spool
+        self._intake = intake
+        self._room = threading.BoundedSemaphore(MAX_UNDECIDED)
+
+    def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, sender: str) -> Reception:
+        """Raises SpoolFull."""
+        return self._spool.receive(
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            door="dimse",
+            sender=sender,
+        )
+
+    def accepted(self, spooled: SpooledInstance) -> None:
+        """Hands over what is durable. Waits while too many are undecided."""
+        self._room.acquire()
+        self._intake.submit(spooled).add_done_callback(self._decided)
+
+    def _decided(self, _: Future[Verdict]) -> None:
+        self._room.release()

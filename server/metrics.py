@@ -1,0 +1,58 @@
+"""GET /metrics for Prometheus. Labels are routes and codes, never ids and never names."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from projections.checkpoint import statuses
+from server.auth.principals import requires
+from server.services import Services
+
+_HEAD = Gauge("anamnesis_log_position", "Position of the last event")
+_LAG = Gauge("anamnesis_projection_lag_events", "Events that a projection has not applied yet", ["projection"])
+_PAUSED = Gauge("anamnesis_projection_paused", "1 while a projection is paused", ["projection"])
+_SPOOL = Gauge("anamnesis_spool_instances", "Committed instances that wait in the spool")
+_DURATION = Histogram("anamnesis_http_request_seconds", "Time to the answer's first byte", ["method", "route", "status"])
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Any other word is counted as one: a client could fill the memory with labels of its own."""
+
+router = APIRouter(tags=["metrics"])
+
+
+@router.get("/metrics", dependencies=[Depends(requires("metrics:read"))])
+async def metrics(request: Request) -> Response:
+    """The exposition format; needs the scope metrics:read."""
+    services: Services = request.app.state.services
+    _HEAD.set(await services.log.head())
+    _SPOOL.set(services.spool.depth())
+    for status in await statuses(services.pool):
+        _LAG.labels(status.name).set(status.lag)
+        _PAUSED.labels(status.name).set(status.state == "paused")
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+class Timing:
+    """ASGI middleware: how long each route takes, under its template."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def observed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "none")
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                _DURATION.labels(method, route, message["status"]).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, observed)

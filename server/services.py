@@ -1,0 +1,113 @@
+"""The composition root: every part of the server, opened in order and closed in the opposite one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from archive.rejects import Rejects
+from archive.spool import Spool
+from archive.store import Store
+from eventlog.database import database_url
+from eventlog.errors import EmbeddedDatabaseFailed
+from eventlog.log import EventLog
+from eventlog.schema import migrate
+from projections.dicom.projection import DicomProjection
+from projections.fhir.projection import FhirProjection
+from projections.projection import Projection
+from projections.runner import Runner
+from server.auth.oidc import OidcVerifier
+from server.auth.principals import Verifiers
+from server.auth.tokens import TokenVerifier
+from server.dimse.provider import Lane, provider
+from server.intake import Intake
+from server.settings import ServerSettings
+
+WATCH_DATABASE_S = 0.5
+_logger = logging.getLogger(__name__)
+
+
+def projections() -> Sequence[Projection]:
+    """The read models that this server keeps."""
+    return (FhirProjection(), DicomProjection())
+
+
+@dataclass
+class Services:
+    settings: ServerSettings
+    log: EventLog
+    pool: asyncpg.Pool
+    store: Store
+    spool: Spool
+    rejects: Rejects
+    intake: Intake
+    verifiers: Verifiers
+    runner: Runner
+    dimse: Lane | None = None
+
+
+@asynccontextmanager
+async def open_services(settings: ServerSettings, *, dimse: bool = True) -> AsyncIterator[Services]:
+    """Everything that `anamnesis serve` needs but HTTP itself. Raises SettingRefused and what opening the log raises."""
+    settings.refuse_unsafe()
+    await migrate(settings)
+    async with AsyncExitStack() as stack:
+        log = await EventLog.open(settings)
+        stack.push_async_callback(log.close)
+        spool, store = Spool(settings.spool_dir), Store(settings.store_url)
+        rejects = Rejects(settings.rejects_dir)
+        intake = Intake(log, store, spool, rejects, linger_s=settings.intake_linger_s)
+        stack.push_async_callback(intake.close)
+        oidc = None
+        if settings.oidc_issuer is not None:
+            oidc = OidcVerifier(settings.oidc_issuer, settings.oidc_audience or settings.public_url or "anamnesis")
+            stack.push_async_callback(oidc.close)
+        runner = Runner(log, projections())
+        await runner.prepare()
+        _background(stack, runner.run())
+        if settings.database_url is None:
+            _background(stack, _keep_database_up(settings))
+        services = Services(
+            settings=settings,
+            log=log,
+            pool=log.pool,
+            store=store,
+            spool=spool,
+            rejects=rejects,
+            intake=intake,
+            verifiers=Verifiers(tokens=TokenVerifier(log.pool), oidc=oidc),
+            runner=runner,
+        )
+        taken_up = intake.resume()
+        if taken_up:
+            _logger.info("%d instances of the spool are taken up", taken_up)
+        if dimse:
+            services.dimse = provider(settings, spool, intake)
+            services.dimse.start()
+            stack.callback(services.dimse.stop)
+        yield services
+
+
+def _background(stack: AsyncExitStack, work: object) -> None:
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(stop)
+
+
+async def _keep_database_up(settings: ServerSettings) -> None:
+    """The embedded database is ours to restart when something killed it."""
+    while True:
+        await asyncio.sleep(WATCH_DATABASE_S)
+        try:
+            await database_url(settings)
+        except EmbeddedDatabaseFailed as error:
+            _logger.error("%s", error)

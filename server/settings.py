@@ -1,0 +1,72 @@
+"""Every setting of the server. Read from ANAMNESIS_… variables; `anamnesis settings` lists them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from archive.settings import ArchiveSettings
+from eventlog.settings import LogSettings
+from server.errors import SettingRefused
+
+
+class ServerSettings(LogSettings, ArchiveSettings):
+    model_config = SettingsConfigDict(env_prefix="ANAMNESIS_", extra="ignore")
+
+    http_host: str = Field("127.0.0.1", description="Address for FHIR, DICOMweb and health")
+    http_port: int = Field(8080, description="Port for HTTP", ge=0, le=65535)
+    tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) for HTTPS")
+    tls_key: Path | None = Field(None, description="Private key (PEM) for HTTPS")
+    public_url: str | None = Field(None, description="How clients reach the server; unset: from the request")
+    dimse_host: str = Field("127.0.0.1", description="Address for C-STORE and C-ECHO")
+    dimse_port: int = Field(11112, description="Port for C-STORE and C-ECHO", ge=0, le=65535)
+    dimse_lane: Literal["fast", "pynetdicom"] = Field("fast", description="How C-STORE payloads are received")
+    dimse_tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) for DICOM over TLS")
+    dimse_tls_key: Path | None = Field(None, description="Private key (PEM) for DICOM over TLS")
+    dimse_tls_ca: Path | None = Field(None, description="Certificates (PEM) that senders must be signed by")
+    ae_title: str = Field("ANAMNESIS", description="Our application entity title", min_length=1, max_length=16)
+    allowed_ae_titles: list[str] = Field([], description="Calling AE titles that may store (JSON list); empty: any, from loopback alone")
+    max_associations: int = Field(32, description="Associations at the same time", ge=1)
+    allow_plain_text_beyond_loopback: bool = Field(False, description="Serve without TLS on other than loopback addresses")
+    oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose JWTs are accepted")
+    oidc_audience: str | None = Field(None, description="Audience that such JWTs must name")
+    intake_linger_s: float = Field(0.1, description="How long instances of a series are gathered for one event", ge=0, le=10)
+
+    def refuse_unsafe(self) -> None:
+        """Raises SettingRefused where data would travel in the clear beyond this machine, or anybody could store."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise SettingRefused("tls_certificate and tls_key go together: set both, or neither")
+        if (self.dimse_tls_certificate is None) != (self.dimse_tls_key is None):
+            raise SettingRefused("dimse_tls_certificate and dimse_tls_key go together: set both, or neither")
+        for name in ("tls_certificate", "tls_key", "dimse_tls_certificate", "dimse_tls_key", "dimse_tls_ca"):
+            file = getattr(self, name)
+            if file is not None and not file.is_file():
+                raise SettingRefused(f"{name}={file} is not a file")
+        for name, host, secure in (
+            ("http_host", self.http_host, self.tls_certificate is not None),
+            ("dimse_host", self.dimse_host, self.dimse_tls_certificate is not None),
+        ):
+            if not is_loopback(host) and not secure and not self.allow_plain_text_beyond_loopback:
+                raise SettingRefused(
+                    f"{name}={host} is not a loopback address and there is no TLS: set a certificate and key,"
+                    " or ANAMNESIS_ALLOW_PLAIN_TEXT_BEYOND_LOOPBACK=true"
+                )
+        if not is_loopback(self.dimse_host) and not self.allowed_ae_titles:
+            raise SettingRefused("beyond loopback, allowed_ae_titles must name who may store")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or every address of a name, is this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass
+    try:
+        return all(ipaddress.ip_address(info[4][0]).is_loopback for info in socket.getaddrinfo(host, None))
+    except OSError:
+        return False
