@@ -134,7 +134,7 @@ def _one_process() -> Iterator[None]:
 
     parallel = run.nnUNetPredictor
 
-    class SequentialPredictor(parallel):
+    class SequentialPredictor(run.nnUNetPredictor):  # type: ignore[misc, unused-ignore]
         def predict_from_files(  # the signature is nnU-Net's
             self,
             list_of_lists_or_source_folder: Any,
