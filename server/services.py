@@ -18,6 +18,7 @@ from eventlog.errors import EmbeddedDatabaseFailed
 from eventlog.log import EventLog
 from eventlog.schema import migrate
 from projections.dicom.projection import DicomProjection
+from projections.dispatch.projection import DispatchProjection
 from projections.fhir.projection import FhirProjection
 from projections.projection import Projection
 from projections.runner import Runner
@@ -35,6 +36,11 @@ _logger = logging.getLogger(__name__)
 def projections() -> Sequence[Projection]:
     """The read models that this server keeps."""
     return (FhirProjection(), DicomProjection())
+
+
+def all_projections() -> Sequence[Projection]:
+    """Every read model that can be rebuilt: this server's, and the one that the workers' dispatcher keeps for itself."""
+    return (*projections(), DispatchProjection())
 
 
 @dataclass

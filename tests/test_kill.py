@@ -28,7 +28,7 @@ from eventlog.settings import LogSettings
 from projections.checkpoint import wait_for
 from projections.digest import table_digests
 from projections.runner import Runner
-from server.services import projections
+from server.services import all_projections
 from server.settings import ServerSettings
 
 ROUNDS = int(os.environ.get("ANAMNESIS_TEST_KILL_ROUNDS", "50"))
@@ -219,8 +219,8 @@ def _too_few(events: list[object]) -> bool:
 
 async def _rebuilds_are_equal(log: EventLog) -> None:
     head = await log.head()
-    runner = Runner(log, projections())
-    for projection in projections():
+    runner = Runner(log, all_projections())
+    for projection in all_projections():
         await wait_for(log.pool, projection, head, timeout_s=60)
         async with log.pool.acquire() as connection:
             live = await table_digests(connection, projection)

@@ -42,13 +42,13 @@ def rebuild(name: Annotated[str, typer.Argument(help="As `anamnesis projections 
 
         anamnesis projections rebuild fhir
     """
-    from server.services import projections
+    from server.services import all_projections
 
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(f"Rebuilding {name}", total=None)
 
         async def work(log: EventLog) -> int:
-            runner = Runner(log, projections())
+            runner = Runner(log, all_projections())
             return await runner.rebuild(name, lambda position, head: progress.update(task, completed=position, total=head))
 
         position = with_log(work)
@@ -63,7 +63,7 @@ def resume(name: Annotated[str, typer.Argument(help="A paused projection.")]) ->
 
         anamnesis projections resume fhir
     """
-    from server.services import projections
+    from server.services import all_projections
 
-    with_log(lambda log: Runner(log, projections()).resume(name))
+    with_log(lambda log: Runner(log, all_projections()).resume(name))
     typer.echo(f"{name} tries again.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -101,7 +102,8 @@ async def _worker(wanted: bool) -> AsyncIterator[None]:
 
 async def _keep_worker_up() -> None:
     while True:
-        child = await asyncio.create_subprocess_exec(sys.executable, "-m", "server.cli", "worker", "run")
+        command = (sys.executable, "-m", "server.cli", "worker", "run", "--parent", str(os.getpid()))  # it goes when we are killed
+        child = await asyncio.create_subprocess_exec(*command)
         try:
             code = await child.wait()
         except asyncio.CancelledError:
