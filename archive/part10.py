@@ -75,7 +75,7 @@ def _read_meta(file: BinaryIO, offset: int) -> Part10:
     while True:
         head = file.read(8)
         if len(head) < 8:
-            if not values:
+            if not values or head[:2] in (b"\x02", b"\x02\x00"):
                 raise Truncated("the file ends in its meta information")
             break
         group, element = struct.unpack_from("<HH", head)

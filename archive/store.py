@@ -6,7 +6,6 @@ is put in by a hard link: the spool lets go of its name only once the event is i
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -90,13 +89,13 @@ class Store:
 
     def _link(self, source: Path, target: Path) -> None:
         try:
-            os.link(source, target)
+            try:
+                os.link(source, target)
+            except FileNotFoundError:
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.link(source, target)
         except FileExistsError:
             pass
-        except FileNotFoundError:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                os.link(source, target)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
                 raise

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pika
+import psutil
 import pytest
 import redis
 from dramatiq.common import dq_name, xq_name
@@ -123,14 +127,24 @@ StorePhantom = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
-def store_phantom(event_log: EventLog, worker_settings: WorkerSettings, phantom: PhantomTruth) -> StorePhantom:
-    """Puts the phantom into archive and log, as a door would; gives its Series Instance UID."""
+def store_phantom(store_files: StorePhantom, phantom: PhantomTruth) -> StorePhantom:
+    """Puts the small phantom (or these of its files) into archive and log."""
 
     async def store(files: Sequence[Path] | None = None, modality: str | None = None) -> str:
+        return await store_files(phantom, files, modality)
+
+    return store
+
+
+@pytest.fixture
+def store_files(event_log: EventLog, worker_settings: WorkerSettings) -> StorePhantom:
+    """Puts a phantom (or these of its files) into archive and log, as a door would; gives its Series Instance UID."""
+
+    async def store(truth: PhantomTruth, files: Sequence[Path] | None = None, modality: str | None = None) -> str:
         spool, archive = Spool(worker_settings.spool_dir), Store(worker_settings.store_url)
-        received = [await asyncio.to_thread(_receive, path, spool, archive, modality) for path in files or phantom.files]
-        uid = str(phantom.series_uid)  # a pydicom UID otherwise
-        await _append(event_log, str(phantom.study_uid), uid, received)
+        received = [await asyncio.to_thread(_receive, path, spool, archive, modality) for path in files or truth.files]
+        uid = str(truth.series_uid)  # a pydicom UID otherwise
+        await _append(event_log, str(truth.study_uid), uid, received)
         return uid
 
     return store
@@ -233,3 +247,43 @@ async def wait_for_events(log: EventLog, series_uid: str, count: int, *types: ty
             return found
         assert time.monotonic() < deadline, f"only {[r.type for r in await events_of(log, series_uid)]} after {PATIENCE_S:.0f} s"
         await log.wait_for_news(heard, timeout_s=0.2)
+
+
+@pytest.fixture(name="worker_process")
+def _worker_process() -> Callable[..., object]:
+    return worker_process
+
+
+@contextmanager
+def worker_process(
+    settings: WorkerSettings, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`anamnesis worker run` in a process of its own, killed at the end with all that it started."""
+    assert settings.database_url is not None
+    values = {
+        "DATA_DIR": str(settings.data_dir),
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "BROKER_NAMESPACE": settings.broker_namespace,
+        "QUIET_SECONDS": "0",
+        "STOP_GRACE_S": str(settings.stop_grace_s),
+        "SEGMENTER": settings.segmenter,
+    }
+    if settings.broker_url is not None:
+        values["BROKER_URL"] = settings.broker_url.get_secret_value()
+    variables = {**os.environ, **{f"ANAMNESIS_{name}": value for name, value in values.items()}, **(environment or {})}
+    root = Path(__file__).parents[2]
+    child = subprocess.Popen([sys.executable, "-m", "workers.cli", "run", *options], env=variables, cwd=root)
+    try:
+        yield child
+    finally:
+        for process in _with_descendants(child.pid) if child.poll() is None else []:
+            process.kill()
+        child.wait()
+
+
+def _with_descendants(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return []

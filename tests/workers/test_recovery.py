@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 import asyncpg
 import psutil
@@ -29,37 +24,6 @@ from workers.settings import WorkerSettings
 
 READER = Principal(id="person:reader", kind=PrincipalKind.PERSON)
 PATIENCE_S = 60.0
-
-
-@contextmanager
-def worker_process(settings: WorkerSettings, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`anamnesis worker run` in a process of its own."""
-    assert settings.database_url is not None
-    values = {
-        "DATA_DIR": str(settings.data_dir),
-        "DATABASE_URL": settings.database_url.get_secret_value(),
-        "BROKER_NAMESPACE": settings.broker_namespace,
-        "QUIET_SECONDS": "0",
-        "STOP_GRACE_S": str(settings.stop_grace_s),
-    }
-    if settings.broker_url is not None:
-        values["BROKER_URL"] = settings.broker_url.get_secret_value()
-    environment = {**os.environ, **{f"ANAMNESIS_{name}": value for name, value in values.items()}}
-    root = Path(__file__).parents[2]
-    child = subprocess.Popen([sys.executable, "-m", "workers.cli", "run", *options], env=environment, cwd=root)
-    try:
-        yield child
-    finally:
-        for process in [*_descendants(child.pid), *([psutil.Process(child.pid)] if child.poll() is None else [])]:
-            process.kill()
-        child.wait()
-
-
-def _descendants(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 async def in_hand(log: EventLog, request: IndexingRequested) -> None:
@@ -89,13 +53,13 @@ async def gone(processes: list[psutil.Process]) -> None:
 
 
 async def test_a_worker_killed_in_the_middle_of_a_series_leaves_exactly_one_index(
-    event_log: EventLog, broker_settings: WorkerSettings, store_phantom, wait_for_events, events_of
+    event_log: EventLog, broker_settings: WorkerSettings, store_phantom, wait_for_events, events_of, worker_process
 ) -> None:
     uid = await store_phantom()
     with worker_process(broker_settings) as first:
         (request,) = await wait_for_events(event_log, uid, 1, IndexingRequested)
         await in_hand(event_log, request.event)
-        children = _descendants(first.pid)
+        children = psutil.Process(first.pid).children(recursive=True)
         first.kill()
         first.wait()
         await gone(children)
@@ -107,7 +71,7 @@ async def test_a_worker_killed_in_the_middle_of_a_series_leaves_exactly_one_inde
 
 
 async def test_a_worker_told_to_stop_stops_soon_and_the_request_stands(
-    event_log: EventLog, broker_settings: WorkerSettings, store_phantom, wait_for_events, events_of
+    event_log: EventLog, broker_settings: WorkerSettings, store_phantom, wait_for_events, events_of, worker_process
 ) -> None:
     uid = await store_phantom()
     with worker_process(broker_settings) as first:
@@ -180,7 +144,7 @@ async def test_a_series_that_takes_too_long_fails_by_name(
 
 
 async def test_several_processes_are_kept_running_and_stop_with_the_one_that_keeps_them(
-    event_log: EventLog, broker_settings: WorkerSettings, store_phantom, wait_for_events
+    event_log: EventLog, broker_settings: WorkerSettings, store_phantom, wait_for_events, worker_process
 ) -> None:
     with worker_process(broker_settings, "--processes", "2") as keeper:
         if broker_settings.broker_url is None:
@@ -191,7 +155,7 @@ async def test_several_processes_are_kept_running_and_stop_with_the_one_that_kee
         await workers_of(keeper.pid, 2, others_than=first[:1])
         uid = await store_phantom()
         await wait_for_events(event_log, uid, 1, SeriesIndexed)
-        left = _descendants(keeper.pid)
+        left = psutil.Process(keeper.pid).children(recursive=True)
         keeper.kill()
         await gone(left)
 

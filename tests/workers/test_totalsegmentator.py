@@ -1,20 +1,22 @@
-"""TotalSegmentator, unmodified, on a model that a test makes: its numbers equal an independent count of the voxels."""
+"""TotalSegmentator, unmodified, through the real worker, on a model that a test makes: its numbers are an independent count."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
-from archive.header import read_header
 from archive.phantom import make_phantom
 from domain.findings import Laterality
-from workers.segmenters.protocol import index, load
+from domain.series import SeriesIndexed
+from eventlog.log import EventLog
 from workers.segmenters.totalsegmentator import TotalSegmentatorSegmenter
-from workers.volume import read_volume
+from workers.settings import WorkerSettings
 
 
 def _tiny_weights():  # type: ignore[no-untyped-def]
@@ -38,25 +40,36 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_missing_weights_are_a_state_and_not_a_crash(home: Path) -> None:
-    assert "no weights" in (TotalSegmentatorSegmenter().problem() or "")
+    problem = TotalSegmentatorSegmenter().problem()
+    assert problem is not None and "weights" in problem and "totalseg_download_weights -t total_fast" in problem
+
+
+def hounsfield_units(files: list[Path]) -> Any:
+    """The slices' values by pydicom alone."""
+    slices = [pydicom.dcmread(file) for file in files]
+    return np.stack([s.pixel_array * float(s.RescaleSlope) + float(s.RescaleIntercept) for s in slices])
 
 
 @pytest.mark.parametrize("orientation", ["axial", "coronal"])
-def test_its_numbers_are_an_independent_count(home: Path, tmp_path: Path, orientation: str) -> None:
+async def test_its_numbers_are_an_independent_count(
+    event_log: EventLog, worker_settings: WorkerSettings, store_files, wait_for_events, worker_process, home: Path, tmp_path: Path, orientation: str
+) -> None:
     _tiny_weights().write_weights(home, BANDS)
     # 3 mm in every direction, the model's own resolution: nothing is resampled, so the count is exact.
     truth = make_phantom(tmp_path / "ct", slices=40, size=136, orientation=orientation, slice_spacing_mm=3, field_of_view_mm=408)
-    volume = read_volume(truth.files, [read_header(f).elements for f in truth.files])
-    segmenter = load("totalsegmentator")
-    assert segmenter.problem() is None
-    findings, run = index(volume, segmenter)
-    found = {finding.structure.label: finding for finding in findings}
+    await store_files(truth)
+    with worker_process(worker_settings.model_copy(update={"segmenter": "totalsegmentator"})):
+        (recorded,) = await wait_for_events(event_log, str(truth.series_uid), 1, SeriesIndexed)
+    index: SeriesIndexed = recorded.event
+    found = {finding.structure.label: finding for finding in index.findings}
     assert found.keys() == BANDS.keys()
-    voxel_mm3 = float(np.prod(volume.image.GetSpacing()))
+    hu = hounsfield_units(truth.files)
     for label, (low, high) in BANDS.items():
-        inside = (volume.hu >= low) & (volume.hu < high)
+        inside = (hu >= low) & (hu < high)
         assert found[label].voxel_count == int(inside.sum())
-        assert found[label].volume_mm3 == pytest.approx(found[label].voxel_count * voxel_mm3)
-        assert found[label].mean_hu == pytest.approx(float(volume.hu[inside].mean()))
+        assert found[label].volume_mm3 == pytest.approx(int(inside.sum()) * 27.0)
+        assert found[label].mean_hu == pytest.approx(float(hu[inside].mean()))
     assert found["lung_upper_lobe_left"].structure.laterality is Laterality.LEFT
+    run = index.run
     assert len(run.weights_sha256 or "") == 64 and run.software["TotalSegmentator"] and run.task == "total_fast"
+    assert run.software["torch"].startswith("2.") and run.duration_s > 0 and run.resolution_mm == 3.0

@@ -130,6 +130,9 @@ def _results() -> Path:
 def _one_process() -> Iterator[None]:
     """nnU-Net predicts on its own sequential path: its parallel one starts two processes that import torch for each series (4 s
     instead of 12 s for 30 slices, the same labels), and they would outlive this one when it is killed."""
+    from totalsegmentator.config import setup_nnunet
+
+    setup_nnunet()  # nnU-Net reads the folder of its models from the environment when it is imported
     import totalsegmentator.nnunet as run
 
     parallel = run.nnUNetPredictor
