@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-import psutil
 import pydicom
 import pytest
 from pynetdicom import AE
+from running_site import Site
 
 from archive.phantom import make_phantom
 from archive.store import Store
 from domain.ids import series_stream
 from domain.series import IndexingRequested, InstancesStored, SeriesIndexed
-from eventlog.embedded import EmbeddedPostgres
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
 from projections.checkpoint import wait_for
@@ -35,61 +30,6 @@ ROUNDS = int(os.environ.get("ANAMNESIS_TEST_KILL_ROUNDS", "50"))
 SLICES = 6
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
-
-
-class Site:
-    """A server and a worker as processes, over an embedded database, all of which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.dimse_port, self.http_port = _free_port(), _free_port()
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("ANAMNESIS_")},
-            "ANAMNESIS_DATA_DIR": str(folder / "data"),
-            "ANAMNESIS_HTTP_PORT": str(self.http_port),
-            "ANAMNESIS_DIMSE_PORT": str(self.dimse_port),
-            "ANAMNESIS_QUIET_SECONDS": "1",
-            "PYTHONWARNINGS": "ignore",
-        }
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def run(self, *arguments: str) -> None:
-        subprocess.run([sys.executable, "-m", "server.cli", *arguments], env=self.environment, check=True, capture_output=True)
-
-    def start(self, name: str, *arguments: str) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "server.cli", *arguments]
-            self.processes[name] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-
-    def start_server(self) -> None:
-        self.start("server", "serve")
-
-    def start_worker(self) -> None:
-        self.start("worker", "worker", "run")
-
-    def kill(self, victim: str) -> None:
-        if victim == "database":
-            pid = EmbeddedPostgres(self.folder / "data" / "postgresql").process_id()
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
-            return
-        process = self.processes[victim]
-        for child in psutil.Process(process.pid).children(recursive=True) if psutil.pid_exists(process.pid) else []:
-            if "postgres" not in child.name():
-                child.kill()
-        process.kill()
-        process.wait()
-        {"server": self.start_server, "worker": self.start_worker}[victim]()
-
-    def stop(self) -> None:
-        for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 class Sender(threading.Thread):
@@ -234,9 +174,3 @@ async def _until(condition, timeout_s: float, what: str) -> None:  # type: ignor
     while not condition():
         assert time.monotonic() < deadline, what
         await asyncio.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

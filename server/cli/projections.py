@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -18,7 +19,7 @@ app = typer.Typer(help="The read models built from the log.", no_args_is_help=Tr
 
 
 @app.command()
-def status() -> None:
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show each projection's position, lag and state; exit code 1 when one is paused.
 
     Example:
@@ -26,12 +27,19 @@ def status() -> None:
         anamnesis projections status
     """
     rows: list[Status] = with_log(lambda log: statuses(log.pool))
+    if as_json:
+        typer.echo(msgspec.json.encode(rows))
+    else:
+        _show(rows)
+    if any(row.state == "paused" for row in rows):
+        raise typer.Exit(1)
+
+
+def _show(rows: list[Status]) -> None:
     table = Table("projection", "version", "position", "lag", "state", "problem")
     for row in rows:
         table.add_row(row.name, str(row.version), str(row.position), str(row.lag), row.state, row.problem or "")
     Console().print(table)
-    if any(row.state == "paused" for row in rows):
-        raise typer.Exit(1)
 
 
 @app.command()

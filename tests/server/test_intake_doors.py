@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import os
-import socket
-import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +15,7 @@ from fastapi import FastAPI
 
 from archive.errors import Refused
 from archive.header import read_header
-from archive.part10 import IMPLICIT_VR_LITTLE_ENDIAN, read_part10
+from archive.part10 import read_part10
 from archive.rejects import Rejects
 from archive.spool import Spool
 from archive.store import Store
@@ -33,11 +28,7 @@ from server.auth.tokens import TokenVerifier, create_token
 from server.cli.files import MEDIA_STORAGE_DIRECTORY
 from server.cli.ingest import ingest_files
 from server.dicomweb import stow
-from server.dimse.fast_lane import FastLane
-from server.dimse.reception import Receiver
 from server.intake import Intake
-
-DCMTK = {**os.environ, "TCP_NODELAY": "1"}
 
 
 class House:
@@ -139,49 +130,3 @@ async def test_stow_answers_for_every_real_file(house: House, dicom_data: Path) 
     kept = house.data_sets(await house.kept())
     assert kept <= {data_set(p.read_bytes()) for p in good} and stored > 0.8 * len(good)
     assert house.spool.depth() == 0
-
-
-async def test_storescu_sends_every_real_ct_series(house: House, dicom_data: Path, tmp_path: Path) -> None:
-    """storescu encodes some data sets anew, so what it sent is taken from dcmtk's own storescp, which keeps it bit by bit."""
-    lane = FastLane(Receiver(house.spool, house.intake), host="127.0.0.1", port=0)
-    lane.start()
-    sent = 0
-    with witness(tmp_path / "witness") as port:
-        for folder in sorted(p for p in (dicom_data / "ct").iterdir() if p.is_dir()):
-            files = sorted(p for p in folder.iterdir() if p.suffix == ".dcm")
-            for receiver in (port, lane.port):
-                await asyncio.to_thread(send, files, receiver)
-            sent += len(files)
-    await asyncio.to_thread(lane.stop)
-    await house.intake.close()
-    kept = await house.kept()
-    assert sum(kept.values()) == sent
-    assert await house.events(FileRefused) == []
-    assert house.data_sets(kept) == {data_set(p.read_bytes()) for p in (tmp_path / "witness").iterdir()}
-
-
-def send(files: list[Path], port: int) -> None:
-    """By dcmtk, in a transfer syntax that leaves the receiver no choice: -R proposes what the files need, -xi that alone."""
-    syntax = read_header(files[0]).transfer_syntax_uid
-    command = ["/usr/bin/storescu", "-R", "-xi" if syntax == IMPLICIT_VR_LITTLE_ENDIAN else "-xe"]
-    if syntax.startswith("1.2.840.10008.1.2.4"):
-        command = ["/usr/bin/dcmsend", "-nh"]
-    done = subprocess.run([*command, "127.0.0.1", str(port), *map(str, files)], env=DCMTK, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-
-
-@contextmanager
-def witness(folder: Path) -> Iterator[int]:
-    folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    process = subprocess.Popen(["/usr/bin/storescp", "+xa", "+B", "-od", str(folder), str(port)], env=DCMTK)
-    try:
-        for _ in range(200):
-            if subprocess.run(["/usr/bin/echoscu", "127.0.0.1", str(port)], env=DCMTK, capture_output=True, timeout=20).returncode == 0:
-                break
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
