@@ -5,9 +5,10 @@ the last is durable. The contenders take turns, each run gets a new database, an
 
 * ours: ``EventLog.append`` with the expected version; dense positions in commit order, a digest over every envelope.
 * the library: ``insert_events`` of its PostgreSQL application recorder, a thread a writer. Serialisation is left out, in its
-  favour, and so is the choice between its two ways of inserting: both run, and the faster one counts.
+  favour. Twice: as it comes, and with the database functions that an option switches on.
 * bare: one prepared INSERT a connection, into a table with the columns and keys of ours; positions from a sequence, so neither
-  dense nor in commit order, and nothing is hashed. What only a database can do, and no log.
+  dense nor in commit order, and nothing is hashed. What only a database can do, and no log. Twice: on a connection that each
+  writer has for itself, and through a pool, as applications do it.
 
 The last line is JSON with the ratios.
 """
@@ -113,6 +114,15 @@ def bare(url: str, writers: int, seconds: float) -> float:
     return asyncio.run(run())
 
 
+def pooled(url: str, writers: int, seconds: float) -> float:
+    async def run() -> float:
+        async with asyncpg.create_pool(url, min_size=writers, max_size=writers) as pool:
+            await pool.execute(BARE_TABLE)
+            return await _events_per_second([_insert_by(pool.execute, f"series:{n}") for n in range(writers)], seconds)
+
+    return asyncio.run(run())
+
+
 def library(url: str, writers: int, seconds: float, *, database_functions: bool) -> float:
     parts = urlsplit(url)
     datastore = PostgresDatastore(
@@ -161,6 +171,7 @@ CONTENDERS: dict[str, Contender] = {
     "eventsourcing": library_by_statements,
     "eventsourcing, its functions": library_by_functions,
     "bare INSERT": bare,
+    "bare INSERT, pooled": pooled,
 }
 
 
@@ -179,16 +190,14 @@ def main() -> None:
                     rates[name, writers].append(CONTENDERS[name](url, writers, arguments.seconds))
     medians = {key: statistics.median(values) for key, values in rates.items()}
     _print_table(heading, rates, medians)
-    library_32 = max(medians["eventsourcing", 32], medians["eventsourcing, its functions", 32])
-    print(
-        json.dumps(
-            {
-                "append_vs_library_32": round(medians["Anamnesis", 32] / library_32, 2),
-                "append_vs_insert_32": round(medians["Anamnesis", 32] / medians["bare INSERT", 32], 2),
-                "append_vs_insert_1": round(medians["Anamnesis", 1] / medians["bare INSERT", 1], 2),
-            }
-        )
-    )
+    peers = {
+        "append_vs_library_32": ("eventsourcing", 32),
+        "append_vs_library_functions_32": ("eventsourcing, its functions", 32),
+        "append_vs_insert_32": ("bare INSERT", 32),
+        "append_vs_pooled_insert_32": ("bare INSERT, pooled", 32),
+        "append_vs_insert_1": ("bare INSERT", 1),
+    }
+    print(json.dumps({name: round(medians["Anamnesis", peer[1]] / medians[peer], 2) for name, peer in peers.items()}))
 
 
 def _append_to(log: EventLog, stream: str) -> Callable[[int], Coroutine[Any, Any, object]]:
@@ -201,12 +210,15 @@ def _append_to(log: EventLog, stream: str) -> Callable[[int], Coroutine[Any, Any
 
 async def _insert_on(connection: asyncpg.Connection, stream: str) -> Callable[[int], Coroutine[Any, Any, object]]:
     statement = await connection.prepare(BARE_INSERT)
+    return _insert_by(lambda _, *row: statement.fetch(*row), stream)
+
+
+def _insert_by(execute: Callable[..., Coroutine[Any, Any, object]], stream: str) -> Callable[[int], Coroutine[Any, Any, object]]:
     principal, digest, correlation_id = '{"id":"device:benchmark","kind":"device"}', bytes(32), UUID(int=1)
 
     def insert(version: int) -> Coroutine[Any, Any, object]:
         now = datetime.now(UTC)
-        row = (new_event_id(), stream, version + 1, now, now, principal, correlation_id, DATA, digest)
-        return statement.fetch(*row)  # type: ignore[no-any-return]
+        return execute(BARE_INSERT, new_event_id(), stream, version + 1, now, now, principal, correlation_id, DATA, digest)
 
     return insert
 

@@ -8,8 +8,9 @@ committed answers "duplicate" by its event ids.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -64,6 +65,10 @@ class Request(msgspec.Struct, frozen=True, eq=False):
         return sum(len(row.data) for row in self.rows)
 
 
+Verdict = Mapping[str, Any]
+"""What append_events returns of one request."""
+
+
 class Appender:
     """Owns the one connection through which this process appends."""
 
@@ -102,17 +107,19 @@ class Appender:
                 continue
             self._answer(batch, rows)
 
-    async def _call(self, batch: Sequence[Request]) -> list[asyncpg.Record]:
-        """The verdicts on a batch. A lone event takes a statement of its own, which is twice as fast as the function;
-        where that one cannot say yes, the function says why not."""
-        alone = len(batch) == 1 and len(batch[0].rows) == 1 and batch[0].expected[0] is not None
-        if alone:
+    async def _call(self, batch: Sequence[Request]) -> Sequence[Verdict]:
+        """The verdicts on a batch. When every version is known, one statement appends all or nothing, which takes half as
+        long as the function; where it cannot say yes, the function says to whom and why not."""
+        if all(expected is not None for request in batch for expected in request.expected):
             try:
-                rows = await self._attempt(_APPEND_ONE, _one_arguments(batch[0]))
+                if len(batch) == 1 and len(batch[0].rows) == 1:  # without arrays: a tenth faster
+                    rows = await self._attempt(_APPEND_ONE, _one_arguments(batch[0]))
+                else:
+                    rows = await self._attempt(_APPEND_EXPECTED, _expected_arguments(batch))
             except asyncpg.UniqueViolationError:
                 rows = []
             if rows:
-                return rows
+                return _all_appended(batch, rows[0]["before"])
         return await self._attempt(_APPEND, _arguments(batch))
 
     async def _attempt(self, statement: str, arguments: Sequence[object]) -> list[asyncpg.Record]:
@@ -131,7 +138,7 @@ class Appender:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await self._connect()
                     # Plans made while the table is small must not scan it when it is large.
-                    await self._connection.execute("SET enable_seqscan = off")
+                    await self._connection.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
                 try:
                     return list(await self._connection.fetch(statement, *arguments))
                 except CONNECTION_ERRORS:
@@ -139,7 +146,7 @@ class Appender:
                     raise
         raise AssertionError("unreachable: the last attempt raises")
 
-    def _answer(self, batch: Sequence[Request], rows: Sequence[asyncpg.Record]) -> None:
+    def _answer(self, batch: Sequence[Request], rows: Sequence[Verdict]) -> None:
         for row in rows:
             request = batch[row["request"]]
             if request.done.done():  # the caller was cancelled; the append stands all the same
@@ -171,6 +178,25 @@ _APPEND = """SELECT * FROM append_events(
 
 # Positions and versions are as right here as in append_events: the head's row lock orders commits, the version before must
 # be there, and the unique keys refuse a version or an event id that is taken.
+_APPEND_EXPECTED = """
+WITH head AS (
+    UPDATE log_head SET position = position + cardinality($1::uuid[])
+    WHERE NOT EXISTS (
+        SELECT FROM unnest($14::text[], $15::int[]) AS s (stream, version)
+        WHERE NOT EXISTS (SELECT FROM event e WHERE e.stream = s.stream AND e.version = s.version))
+    RETURNING position - cardinality($1::uuid[]) AS before
+), written AS (
+    INSERT INTO event
+    SELECT head.before + n.nth, n.id, n.stream, n.version, n.type, n.schema, n.occurred, n.recorded, n.principal, n.correlation,
+           n.causation, n.origin, n.data, n.digest
+    FROM head, unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::smallint[], $6::timestamptz[], $7::timestamptz[],
+                      $8::text[], $9::uuid[], $10::uuid[], $11::text[], $12::bytea[], $13::bytea[])
+         WITH ORDINALITY AS n (id, stream, version, type, schema, occurred, recorded, principal, correlation, causation,
+                               origin, data, digest, nth)
+)
+SELECT before FROM head"""
+
+
 _APPEND_ONE = """
 WITH head AS (
     UPDATE log_head SET position = position + 1
@@ -179,7 +205,7 @@ WITH head AS (
 )
 INSERT INTO event
 SELECT position, $2, $1, $3::int + 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM head
-RETURNING 0 AS request, 'appended' AS verdict, position AS first_position, position AS last_position"""
+RETURNING position - 1 AS before"""
 
 
 def _one_arguments(request: Request) -> list[object]:
@@ -199,6 +225,41 @@ def _one_arguments(request: Request) -> list[object]:
         row.data,
         row.digest,
     ]
+
+
+def _expected_arguments(batch: Sequence[Request]) -> list[list[object]]:
+    """Thirteen columns of events, then the streams that must be there with the version that they must have."""
+    events: list[tuple[object, ...]] = [
+        (
+            row.event_id,
+            request.streams[row.stream_index],
+            (request.expected[row.stream_index] or 0) + row.ordinal,
+            row.type,
+            row.schema_version,
+            row.occurred_at,
+            row.recorded_at,
+            row.principal,
+            row.correlation_id,
+            row.causation_id,
+            row.origin,
+            row.data,
+            row.digest,
+        )
+        for request in batch
+        for row in request.rows
+    ]
+    known = [(s, e) for request in batch for s, e in zip(request.streams, request.expected, strict=True) if e]
+    return [*map(list, zip(*events, strict=True)), [s for s, _ in known], [e for _, e in known]]
+
+
+def _all_appended(batch: Sequence[Request], before: int) -> list[Verdict]:
+    """Rows took their positions in the order in which they were sent."""
+    verdicts: list[Verdict] = []
+    for n, request in enumerate(batch):
+        last = before + len(request.rows)
+        verdicts.append({"request": n, "verdict": "appended", "first_position": before + 1, "last_position": last})
+        before = last
+    return verdicts
 
 
 def _next_batch(waiting: Sequence[Request]) -> tuple[list[Request], list[Request]]:

@@ -9,7 +9,7 @@ TABLES = """
 CREATE TABLE event (
     position        bigint      NOT NULL PRIMARY KEY,
     event_id        uuid        NOT NULL UNIQUE,
-    stream          text        NOT NULL,
+    stream          text        COLLATE "C" NOT NULL,
     version         integer     NOT NULL,
     type            text        NOT NULL,
     schema_version  smallint    NOT NULL,
