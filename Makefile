@@ -53,11 +53,9 @@ lock: $(VENV)/pip.stamp  ## Pin and hash the requirements anew, after a change o
 clean:  ## Remove what was made here
 	rm -rf $(VENV) site build *.egg-info
 
-# Debian's python3 comes without ensurepip; then pip itself is fetched, pinned and hashed like the rest.
 $(VENV)/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Anamnesis needs Python 3.11 or later'; exit 1; }
-	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --without-pip --clear $(VENV)
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python requirements/get_pip.py
+	@sh requirements/venv.sh $(PYTHON) $(VENV)
 	@touch $@
 
 $(VENV)/base.stamp: $(VENV)/pip.stamp requirements/build.txt requirements/base.txt pyproject.toml

@@ -57,6 +57,8 @@ def frame(path: Path, number: int) -> Frame:
         dataset = _open(file)
         syntax = str(dataset.file_meta.TransferSyntaxUID)
         count = _frame_count(dataset, number)
+        if not UID(syntax).is_transfer_syntax:
+            raise Undecodable(f"{syntax} is no transfer syntax")
         if not UID(syntax).is_encapsulated:
             if syntax in ("1.2.840.10008.1.2", EXPLICIT_VR_LITTLE_ENDIAN):
                 return _octets(_native_slice(file, dataset, number))

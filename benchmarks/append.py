@@ -196,6 +196,7 @@ def main() -> None:
         "append_vs_insert_32": ("bare INSERT", 32),
         "append_vs_pooled_insert_32": ("bare INSERT, pooled", 32),
         "append_vs_insert_1": ("bare INSERT", 1),
+        "append_vs_pooled_insert_1": ("bare INSERT, pooled", 1),
     }
     print(json.dumps({name: round(medians["Anamnesis", peer[1]] / medians[peer], 2) for name, peer in peers.items()}))
 

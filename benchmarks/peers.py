@@ -25,7 +25,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 SUITE = "trixie"
-MIRROR = os.environ.get("ANAMNESIS_BENCH_MIRROR", "http://deb.debian.org/debian")
+MIRROR = os.environ.get("ANAMNESIS_BENCH_MIRROR")  # else debootstrap takes its own
 PACKAGES = ["orthanc", "orthanc-dicomweb", "orthanc-postgresql"]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
@@ -103,7 +103,7 @@ def installed() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "install.log").open("wb") as log:
         try:
-            _run(["debootstrap", "--variant=minbase", SUITE, str(root), MIRROR], log)
+            _run(["debootstrap", "--variant=minbase", SUITE, str(root), *([MIRROR] if MIRROR else [])], log)
             policy = root / "usr" / "sbin" / "policy-rc.d"
             policy.write_text("#!/bin/sh\nexit 101\n")  # no package may start a service in here
             policy.chmod(0o755)

@@ -83,6 +83,24 @@ async def test_a_wrong_expected_version_is_a_conflict_and_appends_nothing(any_lo
     assert await any_log.head() == 1 and await any_log.read_stream("b") == []
 
 
+async def test_a_version_beyond_the_streams_leaves_no_gap(any_log: EventLog) -> None:
+    for events in ([registered()], [registered(1), registered(2)]):
+        with pytest.raises(VersionConflict) as caught:
+            await any_log.append([StreamAppend(stream="a", events=events, expected_version=5)], principal=WHO)
+        assert (caught.value.expected, caught.value.actual) == (5, 0)
+    assert await any_log.head() == 0
+
+
+async def test_a_conflict_costs_nobody_else_who_appends_at_the_same_time(any_log: EventLog) -> None:
+    await any_log.append([StreamAppend(stream="s0", events=[registered()], expected_version=0)], principal=WHO)
+    results = await asyncio.gather(
+        *(any_log.append([StreamAppend(stream=f"s{n}", events=[registered()], expected_version=0)], principal=WHO) for n in range(20)),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], VersionConflict)
+    assert sorted(r.first for r in results[1:]) == list(range(2, 21))  # type: ignore[union-attr]
+
+
 async def test_the_same_event_twice_is_accepted_once(any_log: EventLog) -> None:
     sealed = NewEvent(event=SubjectRegistered(subject_id="s", demographics=Demographics(patient_id="1")))
     append = [StreamAppend(stream="a", events=[registered(), sealed], expected_version=0)]
