@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pydicom
-import pydicom.config
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import FileDataset
@@ -148,8 +147,7 @@ def _decoded(path: Path, number: int) -> NDArray[np.generic]:
 
 
 def _open(file: io.BufferedReader) -> FileDataset:
-    with pydicom.config.disable_value_validation():
-        return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    return pydicom.dcmread(file, stop_before_pixels=True, force=True)
 
 
 def _frame_count(dataset: FileDataset, number: int) -> int:

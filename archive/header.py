@@ -36,6 +36,10 @@ from domain.series import DicomJson
 MAX_INLINE_BYTES = 1024
 """Binary values above this stay in the file: the header keeps their VR alone."""
 
+# Real files are taken as they are. pydicom would else match a pattern for each UID that it meets, in data sets and in association
+# requests (30 ms for one of 128 contexts); its context manager for this is not made for threads.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
 _BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _PIXELS = ("7FE00010", "7FE00008", "7FE00009")
 _UNCOMPRESSED = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
@@ -128,7 +132,7 @@ def _check_pixels(fd: int, at: tuple[int, int], size: int) -> None:
 
 
 def _read_with_pydicom(path: Path, part10: Part10, size: int) -> tuple[DicomJson, tuple[int, int] | None]:
-    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset, pixels_at = _parse(path, part10, size)
         return _elements(dataset), pixels_at

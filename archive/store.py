@@ -103,7 +103,7 @@ class Store:
                 _copy_durably(source, target)
 
     def _name(self, sha256: str) -> str:
-        return f"{self._root}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+        return f"{self._root}/{sha256[:2]}/{sha256}"
 
     def _path(self, sha256: str) -> Path:
         return Path(self._name(sha256))

@@ -93,7 +93,7 @@ class Vault:
         (the Study Instance UID) stands in where there is no PatientID: such a study is a subject of its own.
         """
         text = f"patient|{issuer.strip()}|{patient_id.strip()}" if patient_id.strip() else f"study|{otherwise}"
-        mac = hmac.new(self._subject_secret, text.encode("utf-8"), hashlib.sha256).digest()
+        mac = hmac.digest(self._subject_secret, text.encode("utf-8"), "sha256")
         return SubjectId(str(UUID(bytes=mac[:16], version=5)))
 
     def derive(self, purpose: str) -> bytes:

@@ -25,6 +25,8 @@ from projections.projection import Projection, schema_name
 BATCH = 500
 LEADER_KEY = "projections"
 RETRY_S = 0.5
+GATHER_S = 0.2
+"""While events stream in, batches begin at least this far apart: fewer and larger ones. A lone event does not wait."""
 
 _logger = logging.getLogger(__name__)
 
@@ -121,7 +123,10 @@ class Runner:
     async def _follow(self, projection: Projection) -> None:
         while True:
             heard = self._log.news()
-            if not await self._step(projection):
+            again_at = asyncio.get_running_loop().time() + GATHER_S
+            if await self._step(projection):
+                await asyncio.sleep(max(0, again_at - asyncio.get_running_loop().time()))
+            else:
                 await self._log.wait_for_news(heard)
 
     async def _step(self, projection: Projection, limit: int = 0) -> bool:

@@ -9,6 +9,7 @@ duplicate, or new) and let go. While the database is down, instances wait in the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections import OrderedDict
@@ -45,6 +46,7 @@ from server.errors import ServerError
 
 S = TypeVar("S")
 CACHED_STREAMS = 2_000
+AWAITED_LINGER_S = 0.1
 RETRY_S = 1.0
 SWEEP_S = 30.0
 CLOSE_TIMEOUT_S = 10.0
@@ -81,6 +83,7 @@ class _Item:
     spooled: SpooledInstance
     principal: Principal
     done: Future[Verdict]
+    awaited: bool
     header: InstanceHeader | None = None
 
 
@@ -93,7 +96,7 @@ class _Group:
 class Intake:
     """Lives on one event loop; ``submit`` may be called from any thread."""
 
-    def __init__(self, log: EventLog, store: Store, spool: Spool, rejects: Rejects, *, linger_s: float = 0.1) -> None:
+    def __init__(self, log: EventLog, store: Store, spool: Spool, rejects: Rejects, *, linger_s: float = 0.5) -> None:
         self._log = log
         self._store = store
         self._spool = spool
@@ -110,9 +113,10 @@ class Intake:
         self._subjects: _States[Subject] = _States(Subject(), subject.evolve)
         self._sweeper: asyncio.Task[None] | None = None
 
-    def submit(self, spooled: SpooledInstance, principal: Principal | None = None) -> Future[Verdict]:
-        """Hands over a committed instance; the future gives its verdict. Never raises: what fails is tried again."""
-        item = _Item(spooled, principal or _sender(spooled), Future())
+    def submit(self, spooled: SpooledInstance, principal: Principal | None = None, *, awaited: bool = True) -> Future[Verdict]:
+        """Hands over a committed instance; the future gives its verdict. Never raises: what fails is tried again.
+        Where nobody awaits the verdict, more instances are gathered for one event, until `hurry`."""
+        item = _Item(spooled, principal or _sender(spooled), Future(), awaited)
         item.done.set_running_or_notify_cancel()  # what is in the spool cannot be called back
         self._undecided.add(item)
         _WAITING.inc()
@@ -121,6 +125,11 @@ class Intake:
         except RuntimeError:
             self._settle(item, _closed())
         return item.done
+
+    def hurry(self) -> None:
+        """No more instances come for now: what has been gathered is decided. From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the intake
+            self._loop.call_soon_threadsafe(self._loop.call_later, AWAITED_LINGER_S, self._flush_all)
 
     def resume(self) -> int:
         """Takes up what processes that are gone have left in the spool; gives how many. Looks again now and then."""
@@ -138,8 +147,7 @@ class Intake:
             self._sweeper.cancel()
         await asyncio.to_thread(self._threads.shutdown)
         await asyncio.sleep(0)
-        for key in list(self._groups):
-            self._flush(key)
+        self._flush_all()
         deadline = self._loop.time() + CLOSE_TIMEOUT_S
         while self._tasks and self._loop.time() < deadline:  # a batch may be decided one by one, in tasks of their own
             await asyncio.wait(self._tasks, timeout=deadline - self._loop.time())
@@ -205,7 +213,12 @@ class Intake:
         if len(group.items) >= series.MAX_INSTANCES_PER_EVENT:
             self._flush(key)
         elif group.timer is None:
-            group.timer = self._loop.call_later(self._linger_s, self._flush, key)
+            linger_s = min(self._linger_s, AWAITED_LINGER_S) if item.awaited else self._linger_s
+            group.timer = self._loop.call_later(linger_s, self._flush, key)
+
+    def _flush_all(self) -> None:
+        for key in list(self._groups):
+            self._flush(key)
 
     def _flush(self, key: tuple[str, str, str, Principal]) -> None:
         group = self._groups.pop(key, None)

@@ -35,7 +35,7 @@ class ServerSettings(LogSettings, ArchiveSettings):
     allow_plain_text_beyond_loopback: bool = Field(False, description="Serve without TLS on other than loopback addresses")
     oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose JWTs are accepted")
     oidc_audience: str | None = Field(None, description="Audience that such JWTs must name")
-    intake_linger_s: float = Field(0.1, description="How long instances of a series are gathered for one event", ge=0, le=10)
+    intake_linger_s: float = Field(0.5, description="How long instances of a series are gathered for one event while an association lasts", ge=0, le=10)
 
     def refuse_unsafe(self) -> None:
         """Raises SettingRefused where data would travel in the clear beyond this machine, or anybody could store."""

@@ -123,6 +123,7 @@ class FastLane:
                 _Messages(wire, association, self._receiver).run()
             finally:
                 self._slots.release()
+                self._receiver.ended()
         except AssociationRejected as rejected:
             wire.send(rejected.pdu)
             raise

@@ -46,7 +46,7 @@ class PynetdicomLane:
         self.port = port
 
     def start(self) -> None:
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_OPEN, self._opened)]
+        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_OPEN, self._opened), (evt.EVT_CONN_CLOSE, self._closed)]
         self._server = self._ae.start_server(self._address, block=False, evt_handlers=handlers, ssl_context=self._tls)
         self.port = self._server.socket.getsockname()[1]
 
@@ -57,6 +57,9 @@ class PynetdicomLane:
     def _opened(self, event: evt.Event) -> None:
         if self._loopback_only and not ipaddress.ip_address(event.address[0]).is_loopback:
             event.assoc.abort()
+
+    def _closed(self, event: evt.Event) -> None:
+        self._receiver.ended()
 
     def _store(self, event: evt.Event) -> int:
         request = event.request

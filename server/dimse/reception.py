@@ -34,7 +34,11 @@ class Receiver:
     def accepted(self, spooled: SpooledInstance) -> None:
         """Hands over what is durable. Waits while too many are undecided."""
         self._room.acquire()
-        self._intake.submit(spooled).add_done_callback(self._decided)
+        self._intake.submit(spooled, awaited=False).add_done_callback(self._decided)
+
+    def ended(self) -> None:
+        """An association has ended: its instances need not wait for more."""
+        self._intake.hurry()
 
     def _decided(self, _: Future[Verdict]) -> None:
         self._room.release()
