@@ -25,7 +25,7 @@ from projections.runner import Runner
 from server.auth.oidc import OidcVerifier
 from server.auth.principals import Verifiers
 from server.auth.tokens import TokenVerifier
-from server.dimse.provider import Lane, provider
+from server.dimse.own_process import DimseProcess
 from server.intake import Intake
 from server.settings import ServerSettings
 
@@ -54,7 +54,7 @@ class Services:
     intake: Intake
     verifiers: Verifiers
     runner: Runner
-    dimse: Lane | None = None
+    dimse: DimseProcess | None = None
 
 
 @asynccontextmanager
@@ -93,8 +93,9 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
         if taken_up:
             _logger.info("%d instances of the spool are taken up", taken_up)
         if dimse:
-            services.dimse = provider(settings, spool, intake)
-            services.dimse.start()
+            loop = asyncio.get_running_loop()
+            services.dimse = DimseProcess(settings, intake, lambda: loop.call_soon_threadsafe(intake.resume))
+            await asyncio.to_thread(services.dimse.start)
             stack.callback(services.dimse.stop)
         yield services
 

@@ -21,3 +21,7 @@ class AssociationRejected(DimseError):
     def __init__(self, why: str, result: int, source: int, reason: int) -> None:
         super().__init__(why)
         self.pdu = bytes([3, 0, 0, 0, 0, 4, 0, result, source, reason])
+
+
+class DimseProcessFailed(DimseError):
+    """Raised when the process that serves DIMSE does not start."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import ssl
 
-from archive.spool import Spool
 from server.dimse.fast_lane import FastLane
 from server.dimse.pynetdicom_lane import PynetdicomLane
 from server.dimse.reception import Receiver
-from server.intake import Intake
 from server.settings import ServerSettings
 
 Lane = FastLane | PynetdicomLane
 
 
-def provider(settings: ServerSettings, spool: Spool, intake: Intake) -> Lane:
+def lane(settings: ServerSettings, receiver: Receiver) -> Lane:
     """Not started yet. Raises OSError when the port is taken."""
-    lane = FastLane if settings.dimse_lane == "fast" else PynetdicomLane
-    return lane(
-        Receiver(spool, intake),
+    kind = FastLane if settings.dimse_lane == "fast" else PynetdicomLane
+    return kind(
+        receiver,
         host=settings.dimse_host,
         port=settings.dimse_port,
         allowed_ae_titles=frozenset(settings.allowed_ae_titles),

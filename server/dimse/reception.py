@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from typing import Any, Protocol
 
 from archive.spool import Reception, Spool, SpooledInstance
-from server.intake import Intake, Verdict
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -15,8 +15,16 @@ MAX_UNDECIDED = 4_000
 """Instances that may wait for the intake before senders have to."""
 
 
+class Taker(Protocol):
+    """Whoever takes instances in: the intake, or the way to it out of another process."""
+
+    def submit(self, spooled: SpooledInstance, *, awaited: bool) -> Future[Any]: ...
+
+    def hurry(self) -> None: ...
+
+
 class Receiver:
-    def __init__(self, spool: Spool, intake: Intake) -> None:
+    def __init__(self, spool: Spool, intake: Taker) -> None:
         self._spool = spool
         self._intake = intake
         self._room = threading.BoundedSemaphore(MAX_UNDECIDED)
@@ -40,5 +48,5 @@ class Receiver:
         """An association has ended: its instances need not wait for more."""
         self._intake.hurry()
 
-    def _decided(self, _: Future[Verdict]) -> None:
+    def _decided(self, _: Future[Any]) -> None:
         self._room.release()
