@@ -108,6 +108,8 @@ class Intake:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._undecided: set[_Item] = set()
+        self._unparsed: set[_Item] = set()
+        self._hurrying = False
         self._series: _States[Series] = _States(Series(), series.evolve)
         self._studies: _States[Study] = _States(Study(), study.evolve)
         self._subjects: _States[Subject] = _States(Subject(), subject.evolve)
@@ -119,6 +121,7 @@ class Intake:
         item = _Item(spooled, principal or _sender(spooled), Future(), awaited)
         item.done.set_running_or_notify_cancel()  # what is in the spool cannot be called back
         self._undecided.add(item)
+        self._unparsed.add(item)
         _WAITING.inc()
         try:
             self._threads.submit(self._parse, item)
@@ -127,9 +130,14 @@ class Intake:
         return item.done
 
     def hurry(self) -> None:
-        """No more instances come for now: what has been gathered is decided. From any thread."""
+        """No more instances come for now: what was handed over is decided once it is parsed. From any thread."""
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the intake
-            self._loop.call_soon_threadsafe(self._loop.call_later, AWAITED_LINGER_S, self._flush_all)
+            self._loop.call_soon_threadsafe(self._hurry)
+
+    def _hurry(self) -> None:
+        self._hurrying = bool(self._unparsed)
+        if not self._unparsed:
+            self._flush_all()
 
     def resume(self) -> int:
         """Takes up what processes that are gone have left in the spool; gives how many. Looks again now and then."""
@@ -215,6 +223,9 @@ class Intake:
         elif group.timer is None:
             linger_s = min(self._linger_s, AWAITED_LINGER_S) if item.awaited else self._linger_s
             group.timer = self._loop.call_later(linger_s, self._flush, key)
+        self._unparsed.discard(item)
+        if self._hurrying:
+            self._hurry()
 
     def _flush_all(self) -> None:
         for key in list(self._groups):
@@ -375,6 +386,7 @@ class Intake:
 
     def _settle(self, item: _Item, result: Verdict | Exception) -> None:
         self._undecided.discard(item)
+        self._unparsed.discard(item)
         if item.done.done():
             return
         _WAITING.dec()
