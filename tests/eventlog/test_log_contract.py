@@ -91,6 +91,24 @@ async def test_a_version_beyond_the_streams_leaves_no_gap(any_log: EventLog) -> 
     assert await any_log.head() == 0
 
 
+async def test_a_stream_without_events_is_a_condition(any_log: EventLog) -> None:
+    """Its version must be what the decision saw, though nothing is appended to it."""
+    for version in range(3):
+        await any_log.append([StreamAppend(stream="seen", events=[registered()], expected_version=version)], principal=WHO)
+    for version in (0, 2):
+        with pytest.raises(VersionConflict):
+            await any_log.append(
+                [
+                    StreamAppend(stream="seen", events=[], expected_version=version),
+                    StreamAppend(stream="a", events=[registered()], expected_version=0),
+                ],
+                principal=WHO,
+            )
+    condition = StreamAppend(stream="seen", events=[], expected_version=3)
+    await any_log.append([condition, StreamAppend(stream="a", events=[registered()], expected_version=0)], principal=WHO)
+    assert [e.version for e in await any_log.read_stream("a")] == [1] and len(await any_log.read_stream("seen")) == 3
+
+
 async def test_a_conflict_costs_nobody_else_who_appends_at_the_same_time(any_log: EventLog) -> None:
     await any_log.append([StreamAppend(stream="s0", events=[registered()], expected_version=0)], principal=WHO)
     results = await asyncio.gather(
