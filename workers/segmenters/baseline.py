@@ -7,6 +7,7 @@ orientation. It is the embedded default: enough to index a chest, and to prove t
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ TABLE_RADIUS_MM = 4.0
 GAS_HU = -950
 PADDING_HU = -1100
 FUSED_SHARE = 0.9
+MOST = 0.5
 
 STRUCTURES = {
     BODY: Structure(label="body", snomed=Code(SNOMED_CT, "38266002", "Entire body as a whole")),
@@ -83,41 +85,59 @@ def _body(image: Any) -> Any:
     largest = sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True) == 1
     around = sitk.BinaryDilate(largest, [2, 2, 1])
     near = sitk.Resample(around, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-    body = sitk.And(dense, near)
-    outside = image < PADDING_HU
-    if not np.asarray(sitk.GetArrayViewFromImage(outside)).any():
-        return _fill_axially(body)
-    return sitk.Or(body, _holes_with_padding(image, body, outside))
+    closed = _fill_axially(sitk.And(dense, near))
+    return sitk.Or(closed, _cut_open(image, closed))
 
 
-def _holes_with_padding(image: Any, body: Any, outside: Any) -> Any:
-    """Where the reconstruction circle cuts the chest wall a lung lies open: padding closes it. The air around the patient is then
-    enclosed too, and told from lung by its attenuation."""
-    filled = _fill_axially(sitk.Or(body, outside))
-    holes = sitk.And(filled, sitk.Not(sitk.Or(body, outside)))
-    components = sitk.ConnectedComponent(holes)
-    values = np.asarray(sitk.GetArrayViewFromImage(components))
+def _cut_open(image: Any, body: Any) -> Any:
+    """Lung that lies open where the field of view cuts the chest wall: air no blacker than lung, most of whose border is body."""
+    air = sitk.And(sitk.And(image < LUNG_HU, image > PADDING_HU), sitk.Not(body))
+    components = _by_axial_plane(air, _Numbered())
+    values = sitk.GetArrayFromImage(components)
+    border = values * (sitk.GetArrayFromImage(_by_axial_plane(air, _edge)) > 0)
+    at_body = border * sitk.GetArrayFromImage(_by_axial_plane(body, _grown))
+    highest = int(values.max(initial=0))
+    count, borders, at_bodies = (np.bincount(v.ravel(), minlength=highest + 1) for v in (values, border, at_body))
     hu = np.asarray(sitk.GetArrayViewFromImage(image))
-    count = np.bincount(values.ravel())
-    mean = np.bincount(values.ravel(), weights=hu.ravel()) / np.maximum(count, 1)
-    inside = mean > GAS_HU
-    inside[0] = False
-    return _image(inside[values].astype(np.uint8), image)
+    mean = np.bincount(values.ravel(), weights=hu.ravel(), minlength=highest + 1) / np.maximum(count, 1)
+    lung = (mean > GAS_HU) & (at_bodies > MOST * borders)
+    lung[0] = False
+    return _image(lung[values].astype(np.uint8), image)
+
+
+def _edge(plane: Any) -> Any:
+    return sitk.GetArrayFromImage(sitk.And(plane, sitk.Not(sitk.BinaryErode(plane, [1, 1], sitk.sitkCross, 0, 1, False))))
+
+
+def _grown(plane: Any) -> Any:
+    return sitk.GetArrayFromImage(sitk.BinaryDilate(plane, [1, 1], sitk.sitkCross))
+
+
+class _Numbered:
+    """Connected components of planes, numbered through all of them."""
+
+    def __init__(self) -> None:
+        self._highest = 0
+
+    def __call__(self, plane: Any) -> Any:
+        labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(plane)).astype(np.int32)
+        labels[labels > 0] += self._highest
+        self._highest = int(labels.max(initial=self._highest))
+        return labels
 
 
 def _fill_axially(mask: Any) -> Any:
-    """Fills holes in the planes that lie most nearly across the patient's length: a lung is a hole there, and open in others."""
+    """Fills holes in axial planes: a lung is a hole there, and open in others."""
+    return _by_axial_plane(mask, lambda plane: sitk.GetArrayFromImage(sitk.BinaryFillhole(plane, fullyConnected=False)))
+
+
+def _by_axial_plane(mask: Any, work: Callable[[Any], Any]) -> Any:
+    """What ``work`` makes of each of the planes that lie most nearly across the patient's length, put together again."""
     direction = np.array(mask.GetDirection()).reshape(3, 3)
     along = int(np.abs(direction[2]).argmax())
     others = [axis for axis in range(3) if axis != along]
     permuted = sitk.PermuteAxes(mask, [*others, along])
-    filled = np.stack(
-        [
-            sitk.GetArrayFromImage(sitk.BinaryFillhole(permuted[:, :, k], fullyConnected=False))
-            for k in range(permuted.GetSize()[2])
-        ]
-    )
-    made = sitk.GetImageFromArray(filled)
+    made = sitk.GetImageFromArray(np.stack([work(permuted[:, :, k]) for k in range(permuted.GetSize()[2])]))
     made.CopyInformation(permuted)
     back = sitk.PermuteAxes(made, [[*others, along].index(axis) for axis in range(3)])
     back.CopyInformation(mask)
