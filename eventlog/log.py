@@ -7,6 +7,7 @@ NOTIFY is a hint only: a subscriber that hears nothing asks all the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime
@@ -93,7 +94,8 @@ class EventLog:
                 await asyncio.gather(task, return_exceptions=True)
         await self._appender.close()
         try:
-            await asyncio.wait_for(self.pool.close(), timeout=5)
+            async with asyncio.timeout(5):
+                await self.pool.close()
         except TimeoutError:
             self.pool.terminate()
         if self.settings.database_url is None:
@@ -225,10 +227,9 @@ class EventLog:
         """Returns at a hint that something was appended (here or elsewhere), or after ``timeout_s``."""
         if self._listener is None or self._listener.done():
             self._listener = asyncio.create_task(self._listen())
-        try:
-            await asyncio.wait_for(heard.wait(), timeout_s)
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):  # Python 3.11's wait_for may swallow a cancellation that comes with the news
+                await heard.wait()
 
     async def recorded(self, rows: Sequence[asyncpg.Record], connection: asyncpg.Connection) -> list[RecordedEvent]:
         """Rows of the event table, decoded and opened. Raises UnknownEventType, SealBroken."""

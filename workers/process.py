@@ -82,7 +82,8 @@ async def run(settings: WorkerSettings, *, dispatch: bool = True, parent: int | 
         _logger.info("the worker runs with segmenter %s", settings.segmenter)
         while not stopped.is_set() and parent in (None, os.getppid()):
             with suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), WATCH_PARENT_S)
+                async with asyncio.timeout(WATCH_PARENT_S):
+                    await stopped.wait()
         _logger.info("the worker stops")
 
 

@@ -99,6 +99,9 @@ class Segmentation:
                     start_new_session=True,  # Ctrl-C is for the worker, which then ends this child in its own time
                 )
             self._connection = Connection(ours.detach())
+            if self._closed:  # meanwhile: `close` saw no child yet
+                self._end_child()
+                raise SegmentationInterrupted("the worker stops")
         return self._connection
 
     def _end_child(self) -> None:

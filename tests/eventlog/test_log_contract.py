@@ -224,3 +224,17 @@ async def test_a_broken_connection_is_taken_up_again_without_doubles(any_log: Ev
     await server.close()
     positions = [e.position for e in await any_log.read(0, limit=1000)]
     assert positions == list(range(1, 161))
+
+
+async def test_a_cancellation_that_comes_with_the_news_is_heard(any_log: EventLog) -> None:
+    async def follow() -> None:
+        while True:
+            await any_log.wait_for_news(any_log.news())
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0.05)
+    any_log._tell()
+    await asyncio.sleep(0)
+    following.cancel()
+    done, _ = await asyncio.wait([following], timeout=10)
+    assert done, "whoever follows the log cannot be stopped"
