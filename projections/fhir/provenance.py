@@ -68,11 +68,10 @@ def provenance(recorded: RecordedEvent, targets: Sequence[Json], sources: Sequen
 
 
 def _say(provenance: Json, reason: str, detail: str) -> None:
-    """Why: as the authorization, and as a second code of the activity, by which a search finds it."""
-    code = " ".join(reason.split()) or "unknown"
-    why = {"system": INDEXING_SYSTEM, "code": code}
-    provenance["activity"]["coding"].append(why)
-    provenance["authorization"] = [{"concept": {"coding": [why]} | ({"text": detail.strip()} if detail.strip() else {})}]
+    """Why: as a second code of the activity, by which a search finds it, and in words."""
+    provenance["activity"]["coding"].append({"system": INDEXING_SYSTEM, "code": " ".join(reason.split()) or "unknown"})
+    if detail.strip():
+        provenance["activity"]["text"] = detail.strip()
 
 
 def _agent(recorded: RecordedEvent) -> Json:

@@ -279,7 +279,7 @@ async def test_the_viewers_series_list_asks_for_fields_that_are_ready(client: ht
     assert first["00081190"]["Value"] == ["http://pacs.test/dicomweb/studies/1.1/series/1.1.1"]
 
 
-def test_what_can_be_matched_is_answered() -> None:
+async def test_what_can_be_matched_is_answered() -> None:
     for key in KEYS:
         assert key.tag.split(".")[0] in PLAIN_ANSWER[key.level.name.lower()], key.keyword
 
