@@ -41,3 +41,51 @@ class RecordVersionConflict(DomainError):
 
 class SubjectUnknown(DomainError):
     """Raised when something is said of a subject that was never registered."""
+
+
+class FindingUnknown(DomainError):
+    """Raised when a finding is reviewed that no standing index holds."""
+
+
+class ReviewIsObsolete(DomainError):
+    """Raised when a review is of an index that another one has replaced since."""
+
+
+class NotSignable(DomainError):
+    """Raised when something is to be signed that is not signed, or by somebody who cannot sign."""
+
+
+class AlreadySigned(DomainError):
+    """Raised when the same person signs the same event with the same meaning again."""
+
+
+class SignerUnknown(DomainError):
+    """Raised when a principal signs, or revokes a key, without having one: enroll first."""
+
+
+class SubjectIsErased(DomainError):
+    """Raised when something comes, or is asked, of a subject that was erased."""
+
+
+class SubjectOnHold(DomainError):
+    """Raised when a subject is to be erased while a legal hold stands."""
+
+
+class LegalHoldUnknown(DomainError):
+    """Raised when a legal hold is lifted that does not stand."""
+
+
+class ErasureNotRequested(DomainError):
+    """Raised when an erasure is confirmed, withdrawn or carried out that nobody asked for (or confirmed)."""
+
+
+class ErasureUnderway(DomainError):
+    """Raised when an erasure that is being carried out is to be stopped: it cannot be."""
+
+
+class SamePerson(DomainError):
+    """Raised when the person who asked for an erasure also wants to confirm it."""
+
+
+class PersonNeeded(DomainError):
+    """Raised when a device asks for what only a person may decide."""

@@ -23,11 +23,22 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     SCHEMA_VERSION: typing.ClassVar[int] = 1
 
+    def scope(self) -> frozenset[str]:
+        """What this event is about, as tags (``study:1.2.3``, ``series:…``, ``subject:…``, ``dataset:…``).
+
+        The digest commits to each of them, so that an auditor who sees only what is about one study can be shown that
+        nothing else in the log is about it. An event about more than its own fields name adds to them.
+        """
+        found = ((kind, getattr(self, name)) for name, kind in _SCOPE_FIELDS[type(self)])
+        return frozenset(f"{kind}:{value}" for kind, value in found if value)
+
 
 EVENT_TYPES: dict[str, type[Event]] = {}
 """Every event type that the running code knows, by its name."""
 
 _IDENTIFYING_FIELDS: dict[type[Event], frozenset[str]] = {}
+_SCOPE_FIELDS: dict[type[Event], tuple[tuple[str, str], ...]] = {}
+_SCOPE_ENDINGS = {"study_uid": "study", "series_uid": "series", "subject_id": "subject", "dataset_id": "dataset"}
 
 E = TypeVar("E", bound=type[Event])
 
@@ -44,6 +55,9 @@ def event(cls: E) -> E:
             raise EventTypeError(f"{cls.__name__}.{field.name} is identifying and needs a default for after erasure")
     EVENT_TYPES[cls.__name__] = cls
     _IDENTIFYING_FIELDS[cls] = fields
+    _SCOPE_FIELDS[cls] = tuple(
+        (name, kind) for name in sorted(names) for ending, kind in _SCOPE_ENDINGS.items() if name.endswith(ending)
+    )
     return cls
 
 

@@ -7,9 +7,9 @@ from domain.event import Event, event
 
 @event
 class FileRefused(Event, frozen=True, kw_only=True):
-    """``reason`` is a code: not-dicom, truncated, missing-uid, unreadable, other-study.
+    """``reason`` is a code: not-dicom, truncated, missing-uid, unreadable, other-study, subject-erased.
 
-    ``reject_id`` names the kept bytes in the rejects folder. A file's own name may identify and is not recorded here.
+    ``reject_id`` names the kept bytes in the rejects folder; of an erased subject nothing is kept. A file's own name may identify and is not recorded here.
     """
 
     reject_id: str

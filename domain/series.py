@@ -63,7 +63,12 @@ class InstancesStored(Event, frozen=True, kw_only=True):
 
 @event
 class InstanceConflicted(Event, frozen=True, kw_only=True):
-    """The same SOP Instance UID came with other bytes: kept apart under its own digest, never served in place of the first."""
+    """The same SOP Instance UID came with other bytes: kept apart under its own digest, never served in place of the first.
+
+    Version 2 says whose images these are; of an event of version 1 that is known from its series alone.
+    """
+
+    SCHEMA_VERSION = 2
 
     study_uid: str
     series_uid: str
@@ -72,6 +77,7 @@ class InstanceConflicted(Event, frozen=True, kw_only=True):
     conflicting_sha256: str
     conflicting_size: int
     door: str
+    subject_id: str = ""
 
 
 @event
@@ -117,7 +123,12 @@ class SeriesIndexed(Event, frozen=True, kw_only=True):
 
 @event
 class IndexingRefused(Event, frozen=True, kw_only=True):
-    """The series cannot be indexed, for a reason that lies in the series. ``reason`` is a code, ``detail`` says where."""
+    """The series cannot be indexed, for a reason that lies in the series. ``reason`` is a code, ``detail`` says where.
+
+    Version 2 seals ``detail``, which may quote a header.
+    """
+
+    SCHEMA_VERSION = 2
 
     study_uid: str
     series_uid: str
@@ -127,7 +138,7 @@ class IndexingRefused(Event, frozen=True, kw_only=True):
     reason: str
     """not-ct, too-few-slices, missing-slices, duplicate-positions, mixed-orientations, mixed-geometry, gantry-tilt, localizer,
     no-geometry, not-hu, undecodable-pixels."""
-    detail: str
+    detail: Identifying[str] = ""
 
 
 @event
@@ -141,6 +152,15 @@ class IndexingFailed(Event, frozen=True, kw_only=True):
     segmenter: str
     error: str
     attempts: int
+
+
+@event
+class SeriesErased(Event, frozen=True, kw_only=True):
+    """This series went with its erased subject. What it holds of others follows again in the same append."""
+
+    study_uid: str
+    series_uid: str
+    subject_id: str
 
 
 class IndexingStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +216,8 @@ def evolve(state: Series, happened: Event) -> Series:
             return _with_outcome(state, happened.segmenter, happened.series_digest, "refused")
         case IndexingFailed():
             return _with_outcome(state, happened.segmenter, happened.series_digest, "failed")
+        case SeriesErased():
+            return Series()
     return state
 
 
@@ -249,6 +271,7 @@ def store_instances(state: Series, command: StoreInstances) -> list[Event]:
                         conflicting_sha256=sha256,
                         conflicting_size=one.instance.size,
                         door=command.door,
+                        subject_id=command.subject_id,
                     )
                 )
         elif uid not in state.instances and uid not in added:

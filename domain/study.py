@@ -22,6 +22,14 @@ class StudySubjectDisputed(Event, frozen=True, kw_only=True):
     disputed_subject_id: str
 
 
+@event
+class StudyErased(Event, frozen=True, kw_only=True):
+    """This study went with its erased subject. What it holds of others follows again in the same append."""
+
+    study_uid: str
+    subject_id: str
+
+
 class Study(msgspec.Struct, frozen=True, kw_only=True):
     subject_id: str | None = None
     disputed: frozenset[str] = frozenset()
@@ -33,6 +41,8 @@ def evolve(state: Study, happened: Event) -> Study:
             return msgspec.structs.replace(state, subject_id=happened.subject_id)
         case StudySubjectDisputed():
             return msgspec.structs.replace(state, disputed=state.disputed | {happened.disputed_subject_id})
+        case StudyErased():
+            return Study()
     return state
 
 

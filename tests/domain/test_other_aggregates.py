@@ -92,6 +92,10 @@ def test_the_marked_fields_are_those_that_identify() -> None:
     marked = {name: set(identifying_fields(cls)) for name, cls in EVENT_TYPES.items() if identifying_fields(cls)}
     assert marked == {
         "InstancesStored": {"common", "headers"},
+        "IndexingRefused": {"detail"},
+        "FindingReviewed": {"comment"},
+        "LegalHoldPlaced": {"reason"},
+        "SignerEnrolled": {"printed_name"},
         "SubjectRegistered": {"demographics"},
         "SubjectDemographicsChanged": {"demographics"},
         "ClinicalRecordWritten": {"resource"},
