@@ -15,9 +15,12 @@ from uuid import UUID
 
 import msgspec
 
+import domain.access
 import domain.clinical_record
 import domain.intake
+import domain.review
 import domain.series
+import domain.signature
 import domain.study
 import domain.subject  # noqa: F401  (importing the aggregates registers their event types)
 from domain.event import EVENT_TYPES, Event, identifying_fields

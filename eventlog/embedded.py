@@ -33,6 +33,15 @@ shared_buffers = 256MB
 max_wal_size = 4GB
 """
 
+# What an erasure removed must not live on: not in segments of the write-ahead log that are used again under another name,
+# and not in the database's own log, which would else quote rows and statements that failed.
+_FORGETTING = """
+# Anamnesis: erasure
+wal_recycle = off
+log_error_verbosity = terse
+log_min_error_statement = panic
+"""
+
 
 class EmbeddedPostgres:
     """The database server in ``folder``. Every public call is safe from several processes at once."""
@@ -100,9 +109,10 @@ class EmbeddedPostgres:
 
     def _configure(self) -> None:
         conf = self.folder / "postgresql.conf"
-        if "# Anamnesis" not in conf.read_text():
-            with conf.open("a") as file:
-                file.write(_SETTINGS)
+        for settings in (_SETTINGS, _FORGETTING):
+            if settings not in conf.read_text():
+                with conf.open("a") as file:
+                    file.write(settings)
 
     def _remove_stale_pid_file(self) -> None:
         """A killed server leaves its postmaster.pid; another process may have its number by now, and PostgreSQL would not start."""

@@ -1,15 +1,20 @@
 """An event's envelope: what is the same for every event, and what its digest covers.
 
-The digest is SHA-256 over the canonical JSON (RFC 8785) of the envelope, in which the data enter by their own SHA-256,
-so that the data can be withheld and the envelope still verifies. Position and version are not in it: they are the
-event's place in the log's order, which the Merkle tree proves; a version is the count of the stream's events before it.
+Three layers, each SHA-256 over canonical JSON (RFC 8785), so that each can be withheld and what is shown still verifies:
+the data enter the envelope by their digest, and the envelope enters the event's digest by its own, beside salted digests
+of what the event is about (``Event.scope``). An auditor of one study gets the digests of all other events in this last
+form, tries the study's tag under each event's salt, and so knows that none about it was left out, and nothing of the rest.
+
+Position and version are not in the digest: they are the event's place in the log's order, which the Merkle tree proves; a
+version is the count of the stream's events before it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -78,7 +83,26 @@ def instant(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def envelope_digest(
+def event_digest(envelope_sha256: str, event_id: UUID, scope: Iterable[str]) -> bytes:
+    """The leaf of an event in the Merkle tree (32 bytes): over its envelope's digest and the digests of its scope's tags."""
+    salt = scope_salt(event_id)
+    tags = '","'.join(sorted([tag_digest(salt, tag) for tag in scope]))
+    listed = f'["{tags}"]' if tags else "[]"
+    text = f'{{"envelope_sha256":"{envelope_sha256}","salt":"{salt.hex()}","scope":{listed}}}'  # canonical as it stands
+    return hashlib.sha256(text.encode("ascii")).digest()
+
+
+def scope_salt(event_id: UUID) -> bytes:
+    """16 bytes of an event's own, which do not tell its id (and so not its time)."""
+    return hashlib.sha256(b"anamnesis scope" + event_id.bytes).digest()[:16]
+
+
+def tag_digest(salt: bytes, tag: str) -> str:
+    """What stands for a tag where the event is withheld, in hexadecimal."""
+    return hashlib.sha256(salt + tag.encode("utf-8")).hexdigest()
+
+
+def envelope(
     *,
     event_id: UUID,
     stream: str,
@@ -91,25 +115,26 @@ def envelope_digest(
     causation_id: UUID | None,
     origin: str,
     data: bytes,
-) -> bytes:
-    """SHA-256 over the canonical envelope (32 bytes)."""
-    return hashlib.sha256(
-        canonical(
-            {
-                "causation_id": str(causation_id) if causation_id else None,
-                "correlation_id": str(correlation_id),
-                "data_sha256": hashlib.sha256(data).hexdigest(),
-                "event_id": str(event_id),
-                "occurred_at": instant(occurred_at),
-                "origin": origin,
-                "principal": msgspec.to_builtins(principal),
-                "recorded_at": instant(recorded_at),
-                "schema_version": schema_version,
-                "stream": stream,
-                "type": type,
-            }
-        )
-    ).digest()
+) -> dict[str, Any]:
+    """The envelope as its digest covers it and as an auditor is shown it."""
+    return {
+        "causation_id": str(causation_id) if causation_id else None,
+        "correlation_id": str(correlation_id),
+        "data_sha256": hashlib.sha256(data).hexdigest(),
+        "event_id": str(event_id),
+        "occurred_at": instant(occurred_at),
+        "origin": origin,
+        "principal": msgspec.to_builtins(principal),
+        "recorded_at": instant(recorded_at),
+        "schema_version": schema_version,
+        "stream": stream,
+        "type": type,
+    }
+
+
+def envelope_sha256(**fields: Any) -> str:
+    """SHA-256 over the canonical envelope of these fields, in hexadecimal."""
+    return hashlib.sha256(canonical(envelope(**fields))).hexdigest()
 
 
 _ENCODER = msgspec.json.Encoder(order="sorted")

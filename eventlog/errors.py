@@ -37,6 +37,7 @@ class UnknownEventType(EventLogError):
             f"event type {event_type} (schema version {schema_version}) at position {position} is not known to this version"
         )
         self.event_type = event_type
+        self.schema_version = schema_version
         self.position = position
 
 
@@ -48,7 +49,15 @@ class KeyEncryptionKeyWrong(EventLogError):
     """Raised when the key-encryption key does not open what was wrapped in this database."""
 
 
-class SubjectErased(EventLogError):
+class KmsUnknown(EventLogError):
+    """Raised when a key management service is named that no installed package gives."""
+
+
+class NothingToRotate(EventLogError):
+    """Raised when every secret is under the only key-encryption key that there is."""
+
+
+class SubjectKeyDestroyed(EventLogError):
     """Raised when something is to be sealed for a subject whose key was destroyed."""
 
 
@@ -60,9 +69,25 @@ class SchemaOutdated(EventLogError):
     """Raised when the database's schema is not the one that the running code needs: run `anamnesis db upgrade`."""
 
 
+class HalfRestored(EventLogError):
+    """Raised when a restore into this database was begun and has not ended: run the same `anamnesis restore` again."""
+
+
 class EmbeddedDatabaseFailed(EventLogError):
     """Raised when the embedded PostgreSQL could not be started; its log says why."""
 
 
 class ServerTooOld(EventLogError):
     """Raised when PostgreSQL is older than 15."""
+
+
+class NoteMalformed(EventLogError):
+    """Raised when a signed note, a checkpoint or a verification key is not of the form that C2SP gives it."""
+
+
+class SealRefused(EventLogError):
+    """Raised when the sealer will not sign: the log or its tree is not what the last checkpoint says. Run `anamnesis audit check`."""
+
+
+class NotSealed(EventLogError):
+    """Raised when a proof is asked of a position, or a size, that no checkpoint covers yet."""

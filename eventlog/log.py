@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -17,18 +17,19 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from domain.event import Event
+from domain.event import EVENT_TYPES, Event
 from domain.ids import Position, StreamName
 from domain.principal import Principal
 from eventlog import codec
 from eventlog.appender import CONNECTION_ERRORS, Appender, Request, Row
 from eventlog.database import database_url, server_settings
 from eventlog.embedded import EmbeddedPostgres
-from eventlog.envelope import Appended, RecordedEvent, StreamAppend, envelope_digest, new_event_id
+from eventlog.envelope import Appended, RecordedEvent, StreamAppend, envelope_sha256, event_digest, new_event_id
 from eventlog.errors import LogUnavailable, SchemaOutdated
-from eventlog.schema import SERVER_ROLE, check_revision
+from eventlog.schema import HALF_RESTORED, SERVER_ROLE, check_revision, refuse_half_restored
+from eventlog.sealing import SubjectKey
 from eventlog.settings import LogSettings
-from eventlog.vault import Vault, load_key_encryption_key
+from eventlog.vault import Vault
 
 CHANNEL = "anamnesis_log"
 POLL_S = 1.0
@@ -65,9 +66,8 @@ class EventLog:
     async def open(cls, settings: LogSettings) -> EventLog:
         """Connects (and starts the embedded database where none is set).
 
-        Raises SchemaOutdated, KeyEncryptionKeyMissing, KeyEncryptionKeyWrong, LogUnavailable.
+        Raises SchemaOutdated, KeyEncryptionKeyMissing, KeyEncryptionKeyWrong, KmsUnknown, LogUnavailable.
         """
-        kek = load_key_encryption_key(settings)
         try:
             url = await database_url(settings)
             session = await server_settings(url, SERVER_ROLE)
@@ -77,10 +77,11 @@ class EventLog:
         try:
             async with pool.acquire() as connection:
                 try:
+                    refuse_half_restored(await connection.fetchval(f"SELECT to_regclass('public.{HALF_RESTORED}') IS NOT NULL"))
                     check_revision(await connection.fetchval("SELECT version_num FROM alembic_version"))
                 except asyncpg.UndefinedTableError:
                     raise SchemaOutdated("the database has no schema yet: run `anamnesis db upgrade`") from None
-                vault = await Vault.open(kek, connection)
+                vault = await Vault.open(settings, connection)
         except BaseException:
             await pool.close()
             raise
@@ -110,23 +111,26 @@ class EventLog:
     ) -> Appended:
         """Appends to all the streams, or to none. Durable on return.
 
-        Raises VersionConflict, EventIdReused, EventTooLarge, LogUnavailable, SubjectErased.
+        Raises VersionConflict, EventIdReused, EventTooLarge, LogUnavailable, SubjectKeyDestroyed.
         """
         if not any(append.events for append in appends):
             raise ValueError("an append needs an event")
         subjects = {s for append in appends for new in append.events if (s := codec.subject_of(new.event))}
+        keys: Mapping[str, SubjectKey] = {}
         if subjects:
             try:
                 async with self.pool.acquire() as connection:
-                    await self.vault.keys_for_sealing(subjects, connection)
+                    keys = await self.vault.keys_for_sealing(subjects, connection)
             except CONNECTION_ERRORS as error:
                 raise LogUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
-        request = self._request(appends, principal, correlation_id or new_event_id())
+        request = self._request(appends, keys, principal, correlation_id or new_event_id())
         appended = await self._appender.append(request)
         self._tell()
         return appended
 
-    def _request(self, appends: Sequence[StreamAppend], principal: Principal, correlation_id: UUID) -> Request:
+    def _request(
+        self, appends: Sequence[StreamAppend], keys: Mapping[str, SubjectKey], principal: Principal, correlation_id: UUID
+    ) -> Request:
         recorded_at = datetime.now(UTC)
         acting = msgspec.json.encode(principal).decode("utf-8")
         origin = self.settings.site
@@ -135,8 +139,8 @@ class EventLog:
             for ordinal, new in enumerate(append.events, start=1):
                 event_type = type(new.event)
                 subject = codec.subject_of(new.event)
-                data = codec.encode(new.event, new.event_id, self.vault.key(subject) if subject else None)
-                digest = envelope_digest(
+                data = codec.encode(new.event, new.event_id, keys[subject] if subject else None)
+                sha256 = envelope_sha256(
                     event_id=new.event_id,
                     stream=append.stream,
                     type=event_type.__name__,
@@ -149,6 +153,7 @@ class EventLog:
                     origin=origin,
                     data=data,
                 )
+                digest = event_digest(sha256, new.event_id, new.event.scope())
                 rows.append(
                     Row(
                         stream_index,
@@ -193,6 +198,25 @@ class EventLog:
             limit,
             [event_type.__name__ for event_type in types],
         )
+
+    async def read_batch(
+        self, after: int, up_to: int, *, types: Collection[type[Event]], limit: int, max_bytes: int
+    ) -> tuple[list[RecordedEvent], Position]:
+        """Events in (after, up_to] of these types, in order: at most ``limit``, and about ``max_bytes`` of data. With them the
+        position up to which there are no others.
+
+        An event of a type that the running code does not know is never passed over. Raises UnknownEventType, SealBroken.
+        """
+        wanted = {event_type.__name__ for event_type in types}
+        query = (
+            f"SELECT {_COLUMNS} FROM (SELECT {_COLUMNS}, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before"
+            "  FROM event WHERE position > $1 AND position <= $2 AND type <> ALL($3) ORDER BY position LIMIT $4) e"
+            " WHERE before < $5 ORDER BY position"
+        )
+        async with self.pool.acquire() as connection:
+            rows = await connection.fetch(query, after, up_to, [name for name in EVENT_TYPES if name not in wanted], limit, max_bytes)
+            cut = len(rows) == limit or sum(len(row["data"]) for row in rows) >= max_bytes
+            return await self.recorded(rows, connection), Position(rows[-1]["position"] if cut and rows else up_to)
 
     async def head(self) -> Position:
         """The position of the last event; 0 in an empty log."""

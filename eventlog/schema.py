@@ -13,11 +13,13 @@ from sqlalchemy.pool import NullPool
 
 from alembic import command
 from eventlog.database import migration_url, sqlalchemy_url
-from eventlog.errors import SchemaOutdated, ServerTooOld
+from eventlog.errors import HalfRestored, SchemaOutdated, ServerTooOld
 from eventlog.settings import LogSettings
 
 SERVER_ROLE = "anamnesis_server"
 OLDEST_SERVER = 15_00_00
+HALF_RESTORED = "half_restored"
+"""The table that is there from the first step of a restore to its last."""
 _MIGRATION_LOCK = 0x616E616D  # two processes that start at once migrate one after the other
 
 _GRANTS = f"""
@@ -47,32 +49,43 @@ def newest_revision() -> str:
     return head
 
 
-async def migrate(settings: LogSettings) -> None:
-    """Brings the database to the newest schema; nothing to do is fine. Raises ServerTooOld, LogUnavailable."""
+async def migrate(settings: LogSettings, revision: str = "head") -> None:
+    """Brings the database to the newest schema (or to that of a backup); nothing to do is fine.
+
+    Raises ServerTooOld, LogUnavailable, HalfRestored.
+    """
     engine = create_async_engine(sqlalchemy_url(await migration_url(settings)), poolclass=NullPool)
     try:
         async with engine.connect() as connection:
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, revision)
     finally:
         await engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, revision: str) -> None:
     version = connection.execute(text("SELECT current_setting('server_version_num')::int")).scalar_one()
     if version < OLDEST_SERVER:
         raise ServerTooOld(f"PostgreSQL {version // 10000} is too old: Anamnesis needs {OLDEST_SERVER // 10000} or later")
+    refuse_half_restored(connection.execute(text(f"SELECT to_regclass('public.{HALF_RESTORED}') IS NOT NULL")).scalar_one())
     connection.execute(text(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})"))
     connection.commit()
     try:
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        connection.execute(text(_GRANTS))
+        command.upgrade(config, revision)
+        if revision == "head":
+            connection.execute(text(_GRANTS))
         connection.commit()
     finally:
         connection.rollback()
         connection.execute(text(f"SELECT pg_advisory_unlock({_MIGRATION_LOCK})"))
         connection.commit()
+
+
+def refuse_half_restored(is_half_restored: bool) -> None:
+    """Raises HalfRestored."""
+    if is_half_restored:
+        raise HalfRestored("a restore into this database has not ended: run the same `anamnesis restore` again, or give it an empty one")
 
 
 def check_revision(found: str | None) -> None:

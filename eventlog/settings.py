@@ -24,6 +24,12 @@ class LogSettings(BaseSettings):
     key_encryption_key: SecretStr | None = Field(
         None, description="32 bytes in base64 that wrap the subjects' keys; unset: the file keys/kek in the data folder"
     )
+    previous_key_encryption_key: SecretStr | None = Field(
+        None, description="The key before that one, while `anamnesis keys rotate` has not replaced it everywhere"
+    )
+    kms: str | None = Field(
+        None, description="Key management service that wraps new key-encryption keys (entry point group anamnesis.kms); unset: none"
+    )
 
     @field_validator("data_dir")
     @classmethod

@@ -38,3 +38,15 @@ class Upcasters:
 
 
 UPCASTERS = Upcasters()
+
+
+@UPCASTERS.register("InstanceConflicted", from_version=1)
+def _(data: Data) -> Data:
+    """Version 2 names the subject, which version 1 left to the series."""
+    return {**data, "subject_id": ""}
+
+
+@UPCASTERS.register("IndexingRefused", from_version=1)
+def _(data: Data) -> Data:
+    """Version 2 seals ``detail``, which version 1 has in the clear."""
+    return data

@@ -1,90 +1,77 @@
-"""The vault: a key for each subject, wrapped by the key-encryption key (AES key wrap, RFC 3394), kept in PostgreSQL.
+"""The vault: a key for each subject, wrapped by the key-encryption key, kept in PostgreSQL.
 
-Destroying a subject's wrapped key makes everything sealed under it unreadable for ever. The site's own secret, from which
-subject ids are derived, is wrapped the same way, so that rotating the key-encryption key changes no id.
+Destroying a subject's wrapped key makes everything sealed under it unreadable for ever. Every process caches keys that it has
+unwrapped, and asks the database before it uses them, at most once a second, whether any was destroyed; so a destroyed
+key is used by nobody a second later. The site's own secret, from which subject ids are derived, is wrapped the same way, so that rotating the
+key-encryption key changes no id; the row of that secret also says which key wraps now.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
+import asyncio
 import hmac
-import os
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 import asyncpg
-from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from domain.ids import SubjectId
-from eventlog.errors import KeyEncryptionKeyMissing, KeyEncryptionKeyWrong, SubjectErased
+from eventlog.errors import KeyEncryptionKeyWrong, SubjectKeyDestroyed
+from eventlog.kek import KeyEncryptionKeys, load_key_encryption_key, load_keys, make_key_encryption_key
 from eventlog.sealing import KEY_BYTES, SubjectKey, derive
 from eventlog.settings import LogSettings
 
+__all__ = ["Vault", "load_key_encryption_key", "make_key_encryption_key"]
+
 MAX_CACHED_KEYS = 100_000
+TRUSTED_S = 1.0
+"""How long a process may use its cached keys without asking whether one was destroyed."""
 
+_MAKE_KEYS = """
+INSERT INTO subject_key (subject_id, wrapped, kek_id)
+SELECT s, w, site.kek_id
+FROM (SELECT kek_id FROM site_secret WHERE name = 'site' AND kek_id = $3 FOR SHARE) AS site,
+     unnest($1::text[], $2::bytea[]) AS n (s, w)
+ORDER BY s ON CONFLICT (subject_id) DO NOTHING
+"""
+"""Only under the key that wraps now: a rotation takes the same row, so no key is wrapped by one that is about to be forgotten."""
 
-def load_key_encryption_key(settings: LogSettings) -> bytes:
-    """32 bytes from the setting or the file that `anamnesis init` made. Raises KeyEncryptionKeyMissing."""
-    if settings.key_encryption_key is not None:
-        text = settings.key_encryption_key.get_secret_value()
-        source = "ANAMNESIS_KEY_ENCRYPTION_KEY"
-    elif settings.kek_file.exists():
-        text = settings.kek_file.read_text("ascii")
-        source = str(settings.kek_file)
-    else:
-        raise KeyEncryptionKeyMissing(
-            f"there is no key-encryption key at {settings.kek_file}: run `anamnesis init`, or set ANAMNESIS_KEY_ENCRYPTION_KEY"
-        )
-    try:
-        key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error as error:
-        raise KeyEncryptionKeyMissing(f"{source} is not base64") from error
-    if len(key) != KEY_BYTES:
-        raise KeyEncryptionKeyMissing(f"{source} holds {len(key)} bytes instead of {KEY_BYTES}")
-    return key
-
-
-def make_key_encryption_key(settings: LogSettings) -> bool:
-    """Makes the key file, readable by its owner alone, unless there is one (then False). Durable on return."""
-    folder = settings.kek_file.parent
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        handle = os.open(settings.kek_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "w") as file:
-        file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode("ascii") + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    folder_handle = os.open(folder, os.O_RDONLY)
-    os.fsync(folder_handle)
-    os.close(folder_handle)
-    return True
+_DESTROY = """
+INSERT INTO subject_key (subject_id, wrapped, kek_id, destroyed_at) VALUES ($1, NULL, $2, now())
+ON CONFLICT (subject_id) DO UPDATE SET wrapped = NULL, destroyed_at = coalesce(subject_key.destroyed_at, now())
+"""
 
 
 class Vault:
     """Opened by the log; keys are cached in memory once unwrapped."""
 
-    def __init__(self, kek: bytes, site_secret: bytes) -> None:
-        self._kek = kek
-        self._kek_id = _kek_id(kek)
+    def __init__(self, settings: LogSettings, keks: KeyEncryptionKeys, site_secret: bytes, kek_id: str) -> None:
+        self._settings = settings
+        self._keks = keks
+        self._kek_id = kek_id
         self._site_secret = site_secret
         self._subject_secret = derive(site_secret, b"anamnesis subject id")
         self._keys: dict[str, SubjectKey] = {}
+        self._destroyed = -1
+        self._asked_at = float("-inf")
+        self._generation = 0
 
     @classmethod
-    async def open(cls, kek: bytes, connection: asyncpg.Connection) -> Vault:
-        """Reads the site's secret, or makes it in a new database. Raises KeyEncryptionKeyWrong."""
+    async def open(cls, settings: LogSettings, connection: asyncpg.Connection) -> Vault:
+        """Reads the site's secret, or makes it in a new database.
+
+        Raises KeyEncryptionKeyMissing, KeyEncryptionKeyWrong, KmsUnknown.
+        """
+        keks = await asyncio.to_thread(load_keys, settings)
         await connection.execute(
             "INSERT INTO site_secret (name, wrapped, kek_id) VALUES ('site', $1, $2) ON CONFLICT (name) DO NOTHING",
-            aes_key_wrap(kek, secrets.token_bytes(KEY_BYTES)),
-            _kek_id(kek),
+            keks.wrap(secrets.token_bytes(KEY_BYTES), keks.first_id),
+            keks.first_id,
         )
-        wrapped = await connection.fetchval("SELECT wrapped FROM site_secret WHERE name = 'site'")
-        return cls(kek, _unwrap(kek, wrapped))
+        row = await connection.fetchrow("SELECT wrapped, kek_id FROM site_secret WHERE name = 'site'")
+        return cls(settings, keks, keks.unwrap(row["wrapped"], row["kek_id"]), row["kek_id"])
 
     def subject_id(self, patient_id: str, issuer: str, *, otherwise: str) -> SubjectId:
         """The id of the subject that DICOM knows by PatientID and its issuer (PS3.3 C.7.1.1).
@@ -100,59 +87,94 @@ class Vault:
         """32 bytes for a purpose of this site (page tokens), the same after every restart."""
         return derive(self._site_secret, purpose.encode("ascii"))
 
-    async def keys_for_sealing(self, subjects: Iterable[str], connection: asyncpg.Connection) -> None:
-        """Makes sure that each of these subjects has a key: afterwards ``key`` gives it. Durable before return."""
-        missing = self._missing(subjects)
-        if not missing:
-            return
-        fresh = [aes_key_wrap(self._kek, secrets.token_bytes(KEY_BYTES)) for _ in missing]
-        await connection.execute(
-            "INSERT INTO subject_key (subject_id, wrapped, kek_id) SELECT s, w, $3 FROM unnest($1::text[], $2::bytea[]) AS n(s, w)"
-            " ORDER BY s ON CONFLICT (subject_id) DO NOTHING",
-            missing,
-            fresh,
-            self._kek_id,
-        )
-        await self._fetch(missing, connection)
+    def wrap(self, secret: bytes) -> tuple[bytes, str]:
+        """Any other secret of this site under the key-encryption key, and that key's id, to be stored beside it."""
+        return self._keks.wrap(secret, self._kek_id), self._kek_id
+
+    async def unwrap(self, wrapped: bytes, kek_id: str) -> bytes:
+        """What ``wrap`` was given. Raises KeyEncryptionKeyWrong."""
+        await self._know(kek_id)
+        return self._keks.unwrap(wrapped, kek_id)
+
+    async def keys_for_sealing(self, subjects: Iterable[str], connection: asyncpg.Connection) -> Mapping[str, SubjectKey]:
+        """The keys of these subjects, made where there is none yet. Durable before return.
+
+        Raises SubjectKeyDestroyed.
+        """
+        wanted = set(subjects)
+        found = await self.keys_for_opening(wanted, connection)
+        missing = sorted(wanted - found.keys())
+        if missing:
+            await self._make(missing, connection)
+            found = {**found, **await self.keys_for_opening(missing, connection)}
+        for subject in missing:
+            if subject not in found:
+                raise SubjectKeyDestroyed(f"the key of subject {subject} was destroyed: nothing more can be sealed for it")
+        return found
 
     async def keys_for_opening(self, subjects: Iterable[str], connection: asyncpg.Connection) -> Mapping[str, SubjectKey]:
-        """The keys that exist still; a subject without one was erased."""
-        missing = self._missing(subjects)
-        if missing:
-            await self._fetch(missing, connection)
-        return self._keys
-
-    def key(self, subject_id: str) -> SubjectKey:
-        """Raises SubjectErased when the subject's key was destroyed."""
-        try:
-            return self._keys[subject_id]
-        except KeyError:
-            raise SubjectErased(f"the key of subject {subject_id} was destroyed: nothing more can be sealed for it") from None
-
-    def _missing(self, subjects: Iterable[str]) -> list[str]:
+        """The keys that exist still; a subject without one was erased. Not to be kept: ask again for the next use."""
         wanted = set(subjects)
-        missing = [subject for subject in wanted if subject not in self._keys]
-        if len(self._keys) + len(missing) > MAX_CACHED_KEYS:
+        if not wanted:
+            return {}
+        await self._revalidate(connection)
+        while True:
+            generation = self._generation
+            known = {subject: self._keys[subject] for subject in wanted if subject in self._keys}
+            missing = list(wanted - known.keys())
+            fetched = await self._fetch(missing, connection) if missing else {}
+            if generation == self._generation:  # else a key may have been destroyed while the answer was on its way
+                break
+        if len(self._keys) + len(fetched) > MAX_CACHED_KEYS:
             self._keys.clear()
-            missing = list(wanted)
-        return missing
+        self._keys.update(fetched)
+        return {**known, **fetched}
 
-    async def _fetch(self, subjects: list[str], connection: asyncpg.Connection) -> None:
+    async def destroy(self, subject_id: str, connection: asyncpg.Connection) -> None:
+        """Destroys a subject's key. Once this is committed, every process forgets it within ``TRUSTED_S``."""
+        await connection.execute(_DESTROY, subject_id, self._kek_id)
+        self._asked_at = float("-inf")
+
+    async def is_destroyed(self, subject_id: str, connection: asyncpg.Connection | asyncpg.Pool) -> bool:
+        found = await connection.fetchval("SELECT destroyed_at IS NOT NULL FROM subject_key WHERE subject_id = $1", subject_id)
+        return bool(found)
+
+    async def _revalidate(self, connection: asyncpg.Connection) -> None:
+        now = time.monotonic()
+        if now - self._asked_at < TRUSTED_S:
+            return
+        destroyed = await connection.fetchval("SELECT count(*) FROM subject_key WHERE destroyed_at IS NOT NULL")
+        if destroyed != self._destroyed:
+            self._keys.clear()
+            self._generation += 1
+            self._destroyed = destroyed
+        self._asked_at = max(self._asked_at, now)
+
+    async def _make(self, subjects: list[str], connection: asyncpg.Connection) -> None:
+        while True:
+            fresh = [self._keks.wrap(secrets.token_bytes(KEY_BYTES), self._kek_id) for _ in subjects]
+            await connection.execute(_MAKE_KEYS, subjects, fresh, self._kek_id)
+            wraps_now = await connection.fetchval("SELECT kek_id FROM site_secret WHERE name = 'site'")
+            if wraps_now == self._kek_id:
+                return
+            await self._know(wraps_now)  # it was rotated meanwhile
+            self._kek_id = wraps_now
+
+    async def _fetch(self, subjects: list[str], connection: asyncpg.Connection) -> dict[str, SubjectKey]:
         rows = await connection.fetch(
-            "SELECT subject_id, wrapped FROM subject_key WHERE subject_id = ANY($1) AND wrapped IS NOT NULL", subjects
+            "SELECT subject_id, wrapped, kek_id FROM subject_key WHERE subject_id = ANY($1) AND wrapped IS NOT NULL", subjects
         )
-        for row in rows:
-            self._keys[row["subject_id"]] = SubjectKey.of(_unwrap(self._kek, row["wrapped"]))
+        for kek_id in {row["kek_id"] for row in rows}:
+            await self._know(kek_id)
+        return {row["subject_id"]: SubjectKey.of(self._keks.unwrap(row["wrapped"], row["kek_id"])) for row in rows}
 
-
-def _kek_id(kek: bytes) -> str:
-    return hashlib.sha256(b"anamnesis kek id" + kek).hexdigest()[:16]
-
-
-def _unwrap(kek: bytes, wrapped: bytes) -> bytes:
-    try:
-        return aes_key_unwrap(kek, wrapped)
-    except InvalidUnwrap as error:
-        raise KeyEncryptionKeyWrong(
-            "this key-encryption key does not open the keys in this database: set the one that it was made with"
-        ) from error
+    async def _know(self, kek_id: str) -> None:
+        """Reads the key file again where a key is named that came after this process started. Raises KeyEncryptionKeyWrong."""
+        if kek_id in self._keks:
+            return
+        keks = await asyncio.to_thread(load_keys, self._settings)
+        if kek_id not in keks:
+            raise KeyEncryptionKeyWrong(
+                f"the database is under the key-encryption key {kek_id}, which this process does not have: give it that key and start it again"
+            )
+        self._keks = keks

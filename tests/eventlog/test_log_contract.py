@@ -13,7 +13,7 @@ from domain.principal import device
 from domain.series import IndexingFailed
 from domain.study import StudyRegistered
 from domain.subject import Demographics, SubjectRegistered
-from eventlog.envelope import NewEvent, StreamAppend, envelope_digest
+from eventlog.envelope import NewEvent, StreamAppend, envelope_sha256, event_digest
 from eventlog.errors import EventIdReused, VersionConflict
 from eventlog.log import EventLog
 
@@ -65,8 +65,11 @@ async def test_digest_covers_the_envelope_and_the_stored_bytes(any_log: EventLog
     fields = {f: getattr(back, f) for f in msgspec.structs.asdict(back)}
     for not_covered in ("position", "version", "event", "digest"):
         del fields[not_covered]
-    assert envelope_digest(**fields, data=data) == back.digest
-    assert envelope_digest(**{**fields, "stream": "b"}, data=data) != back.digest
+    scope = {"study:1.2.0", "subject:s"}
+    sha256 = envelope_sha256(**fields, data=data)
+    assert event_digest(sha256, back.event_id, scope) == back.digest
+    assert envelope_sha256(**{**fields, "stream": "b"}, data=data) != sha256
+    assert event_digest(sha256, back.event_id, {"study:1.2.0"}) != back.digest
 
 
 async def test_a_wrong_expected_version_is_a_conflict_and_appends_nothing(any_log: EventLog) -> None:

@@ -1,0 +1,114 @@
+"""Removing what deleted rows leave in PostgreSQL's own files: pages, statistics, and the write-ahead log.
+
+A deleted row stays in its page until the table is rewritten, its values among the planner's statistics, and all of it in
+the write-ahead log until those segments go. The embedded database removes old segments rather than using them again
+(``wal_recycle = off``). Elsewhere some of this is its administrator's to do, and is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from eventlog.database import migration_url
+from eventlog.settings import LogSettings
+
+OLD_READERS_S = 60.0
+LOCK_TIMEOUT = "2s"
+LOCK_TRIES = 30
+"""A rewrite waits for readers, and new readers behind it: so it gives up after a moment, and tries again."""
+MAX_SEGMENTS = 1024
+
+_logger = logging.getLogger(__name__)
+
+
+async def scrub(settings: LogSettings, schemas: Sequence[str]) -> list[str]:
+    """Rewrites every table of these schemas, and the one of the subjects' keys. Gives what could not be done, in words."""
+    undone: list[str] = []
+    async with _owner(settings) as connection:
+        if not await _old_readers_are_gone(connection):
+            undone.append("a transaction that began before the erasure is still open: end it, and run VACUUM FULL")
+        tables = await connection.fetch(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = ANY($1) ORDER BY 1", list(schemas)
+        )
+        for (table,) in [*tables, ("public.subject_key",), ("pg_catalog.pg_statistic",)]:
+            if not await _rewrite(connection, table):
+                undone.append(f"VACUUM (FULL, ANALYZE) {table} needs its owner, or a superuser")
+        if not await _turn_over_log(connection):
+            undone.append("the write-ahead log keeps old segments: a superuser has to run SELECT pg_switch_wal(); CHECKPOINT")
+        if await connection.fetchval("SELECT current_setting('archive_mode') <> 'off'"):
+            undone.append("archived write-ahead log segments are not ours to remove")
+    return undone
+
+
+@asynccontextmanager
+async def _owner(settings: LogSettings) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(await migration_url(settings), server_settings={"application_name": "anamnesis scrub"})
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _old_readers_are_gone(connection: asyncpg.Connection) -> bool:
+    """Rows that an open snapshot still sees survive a rewrite."""
+    now = await connection.fetchval("SELECT pg_current_xact_id()::text")
+    deadline = time.monotonic() + OLD_READERS_S
+    while await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age($1::text::xid))",
+        now,
+    ):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.1)
+    return True
+
+
+async def _rewrite(connection: asyncpg.Connection, table: str) -> bool:
+    """False where we may not: PostgreSQL then only warns."""
+    refused: list[object] = []
+
+    def heard(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        refused.append(message)
+
+    connection.add_log_listener(heard)
+    try:
+        await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+        for _ in range(LOCK_TRIES):
+            try:
+                await connection.execute(f"VACUUM (FULL, ANALYZE) {table}")
+                await asyncio.sleep(0)  # listeners are called by the loop
+                return not refused
+            except asyncpg.LockNotAvailableError:
+                await asyncio.sleep(0.2)
+            except asyncpg.InsufficientPrivilegeError:
+                return False
+            except asyncpg.UndefinedTableError:  # a rebuild has put another in its place, made of what is left
+                return True
+        _logger.warning("table %s is read all the time and could not be rewritten", table)
+        return False
+    finally:
+        await connection.execute("RESET lock_timeout")
+        connection.remove_log_listener(heard)
+
+
+async def _turn_over_log(connection: asyncpg.Connection) -> bool:
+    """Fills up no segment: each switch begins a new one, and a checkpoint then removes all before it."""
+    try:
+        ahead = await connection.fetchval(
+            "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())"
+        )
+        await connection.execute("CHECKPOINT")
+        for _ in range(min(ahead, MAX_SEGMENTS) + 1):  # segments that lie ready to be used again hold what they held
+            await connection.execute("SELECT pg_logical_emit_message(false, 'anamnesis', 'scrub')")
+            await connection.execute("SELECT pg_switch_wal()")
+        await connection.execute("CHECKPOINT")
+    except asyncpg.InsufficientPrivilegeError:
+        return False
+    return True
