@@ -16,9 +16,23 @@ class ProjectionBehind(ProjectionError):
         self.reached = reached
 
 
+class ProjectionIncomplete(ProjectionError):
+    """Raised when a read model that has never held the whole log is to be read: it would show a part as if it were all."""
+
+    def __init__(self, name: str, percent: int, paused: bool) -> None:
+        how = "is paused while being built" if paused else "is being built"
+        super().__init__(f"the read model {name} {how} and holds {percent} % of the log: try again later")
+        self.name = name
+        self.percent = percent
+
+
 class CheckpointMoved(ProjectionError):
     """Raised when another runner moved this projection's checkpoint: this one is the leader no more."""
 
 
 class UnknownProjection(ProjectionError):
     """Raised when a projection is named that does not exist."""
+
+
+class RebuildRunning(ProjectionError):
+    """Raised when a rebuild or a verification of a projection is asked for while another one runs: wait until it ends."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import asyncpg
 
 from domain.event import Event
 from eventlog.envelope import RecordedEvent
+from projections.errors import UnknownProjection
 
 
 class Projection(Protocol):
@@ -26,7 +27,11 @@ class Projection(Protocol):
 
     @property
     def statements(self) -> Sequence[str]:
-        """DDL, run once, with the projection's own schema as search_path."""
+        """DDL, run once, with the projection's own schema as search_path.
+
+        Plain ``CREATE INDEX`` comes last, once a build holds the whole log or meets the first erasure: what ``apply`` looks up
+        at other times needs a primary key or a unique index.
+        """
 
     async def apply(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
         """Changes the tables (search_path is the projection's schema), in the transaction that moves the checkpoint.
@@ -35,6 +40,17 @@ class Projection(Protocol):
         """
 
 
+P = TypeVar("P", bound=Projection)
+
+
 def schema_name(projection: Projection) -> str:
     """The PostgreSQL schema of this version's tables, as readers write it in their SQL."""
     return f"{projection.name}_v{projection.version}"
+
+
+def named(projections: Iterable[P], name: str) -> P:
+    """Raises UnknownProjection."""
+    known = {projection.name: projection for projection in projections}
+    if name not in known:
+        raise UnknownProjection(f"there is no projection {name}: {', '.join(known)} exist")
+    return known[name]

@@ -1,7 +1,8 @@
-"""Keeps projections up with the log: batches in position order, the checkpoint in the same transaction, one leader by a lock.
+"""Keeps projections up with the log: batches in position order, the checkpoint in the same transaction, one leader each by a lock.
 
-An event that a projection cannot apply pauses it, with its position in the checkpoint's ``problem``, and is never skipped;
-the events before it are applied. A rebuild fills a schema beside the live one and takes its place in one transaction.
+A read model that is new (or whose code has a new version) is *building* until it has held the whole log once, with large batches
+and without the indexes that only readers need. An event that a projection cannot apply, or that the running code does not know,
+pauses it, with the event's position in the checkpoint's ``problem``, and is never skipped; the events before it are applied.
 """
 
 from __future__ import annotations
@@ -10,23 +11,26 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-import asyncpg
-
 from domain.ids import Position
 from eventlog.appender import CONNECTION_ERRORS
 from eventlog.envelope import RecordedEvent
-from eventlog.errors import EventLogError
+from eventlog.errors import EventLogError, UnknownEventType
 from eventlog.leases import lease
 from eventlog.log import EventLog
-from projections.checkpoint import Status, statuses
-from projections.errors import CheckpointMoved, UnknownProjection
-from projections.projection import Projection, schema_name
+from projections import checkpoint, schemas
+from projections.checkpoint import Status
+from projections.errors import CheckpointMoved
+from projections.projection import Projection, named, schema_name
+from projections.rebuild import GRACE_S, Progress, rebuild, switch_key
+from projections.replay import BYTES_A_BATCH, EVENTS_A_BATCH, FOR_WRITING
 
 BATCH = 500
-LEADER_KEY = "projections"
+FAR_BEHIND = 2000
+"""Events of lag beyond which batches are large."""
 RETRY_S = 0.5
 GATHER_S = 0.2
 """While events stream in, batches begin at least this far apart: fewer and larger ones. A lone event does not wait."""
+UNKNOWN = "unknown event type"
 
 _logger = logging.getLogger(__name__)
 
@@ -38,18 +42,10 @@ class Runner:
         self.projections = tuple(projections)
 
     async def run(self) -> None:
-        """Until cancelled: leads when nobody else does, and outlives a lost database."""
-        while True:
-            try:
-                async with lease(self._log, LEADER_KEY) as leads:
-                    if leads:
-                        await self.prepare()
-                        async with asyncio.TaskGroup() as group:
-                            for projection in self.projections:
-                                group.create_task(self._follow(projection))
-            except* (*CONNECTION_ERRORS, CheckpointMoved) as lost:
-                _logger.warning("projections stopped (%s); starting again", type(lost.exceptions[0]).__name__)
-            await asyncio.sleep(RETRY_S)
+        """Until cancelled: leads where nobody else does, and outlives a lost database."""
+        async with asyncio.TaskGroup() as group:
+            for projection in self.projections:
+                group.create_task(self._keep(projection))
 
     async def catch_up(self) -> Position:
         """Applies everything up to the head as it is now, and returns that position."""
@@ -65,60 +61,41 @@ class Runner:
         for projection in self.projections:
             async with self._log.pool.acquire() as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"prepare {projection.name}")
-                if not await _exists(connection, schema_name(projection)):
-                    await _create(connection, projection, schema_name(projection))
-                    await connection.execute(
-                        "INSERT INTO public.projection_checkpoint (name, version, position, state) VALUES ($1, $2, 0, 'building')"
-                        " ON CONFLICT (name, version) DO UPDATE SET position = 0, state = 'building', problem = NULL",
-                        projection.name,
-                        projection.version,
-                    )
+                if not await schemas.exists(connection, schema_name(projection)):
+                    await schemas.create(connection, projection, schema_name(projection))
+                    await checkpoint.start(connection, projection)
+                    if await connection.fetchval("SELECT position = 0 FROM public.log_head"):
+                        await schemas.complete(connection, projection, schema_name(projection))
 
-    async def resume(self, name: str) -> None:
-        """Lets a paused projection try again."""
-        await self._log.pool.execute(
-            "UPDATE projection_checkpoint SET state = 'building', problem = NULL WHERE name = $1 AND state = 'paused'", name
-        )
+    async def resume(self, name: str) -> bool:
+        """Lets a paused projection try again; False when it is not paused. Raises UnknownProjection."""
+        return await checkpoint.resume(self._log.pool, named(self.projections, name))
 
-    async def rebuild(self, name: str, progress: Callable[[Position, Position], None] | None = None) -> Position:
-        """Builds the projection anew beside the live tables, then puts it in their place. Returns the position it holds.
-
-        ``progress`` hears (position, head) after each batch. Raises UnknownProjection, and whatever apply raises.
-        """
-        projection = next((p for p in self.projections if p.name == name), None)
-        if projection is None:
-            raise UnknownProjection(f"there is no projection {name}: {', '.join(p.name for p in self.projections)} exist")
+    async def rebuild(
+        self, name: str, heard: Callable[[Progress], None] = lambda progress: None, *, grace_s: float = GRACE_S
+    ) -> Position:
+        """Builds the projection anew beside the live tables, then puts it in their place (see projections.rebuild)."""
+        projection = named(self.projections, name)
         await self.prepare()
-        live, beside = schema_name(projection), f"{schema_name(projection)}_rebuild"
-        async with self._log.pool.acquire() as connection:
-            await connection.execute(f"DROP SCHEMA IF EXISTS {beside} CASCADE")
-            async with connection.transaction():
-                await _create(connection, projection, beside)
-        position = Position(0)
-        while True:
-            head = await self._log.head()
-            while events := await self._log.read(position, self._batch, projection.handles):
-                async with self._log.pool.acquire() as connection, connection.transaction():
-                    await connection.execute(f"SET LOCAL search_path = {beside}")
-                    await projection.apply(events, connection)
-                position = events[-1].position
-                if progress is not None:
-                    progress(position, head)
-            position = max(position, head)
-            async with self._log.pool.acquire() as connection, connection.transaction():
-                reached = await connection.fetchval(
-                    "SELECT position FROM projection_checkpoint WHERE name = $1 AND version = $2 FOR UPDATE",
-                    projection.name,
-                    projection.version,
-                )
-                if reached <= position:  # the live one waits on this lock: nothing moves while the schemas change places
-                    await connection.execute(f"DROP SCHEMA {live} CASCADE")
-                    await connection.execute(f"ALTER SCHEMA {beside} RENAME TO {live}")
-                    await _move(connection, projection, reached, position, "live")
-                    return position
+        limit = EVENTS_A_BATCH if self._batch == BATCH else self._batch
+        return await rebuild(self._log, projection, heard, limit=limit, grace_s=grace_s)
 
     async def status(self) -> list[Status]:
-        return await statuses(self._log.pool)
+        return await checkpoint.statuses(self._log.pool)
+
+    async def _keep(self, projection: Projection) -> None:
+        while True:
+            try:
+                async with lease(self._log, f"projection {schema_name(projection)}") as leads:
+                    if leads:
+                        await self.prepare()
+                        await schemas.sweep_unless_in_use(self._log, projection)
+                        # An event type that another version of the code did not know may be known to this one.
+                        await checkpoint.resume(self._log.pool, projection, f"{UNKNOWN}%")
+                        await self._follow(projection)
+            except (*CONNECTION_ERRORS, CheckpointMoved) as lost:
+                _logger.warning("projection %s stopped (%s); starting again", projection.name, type(lost).__name__)
+            await asyncio.sleep(RETRY_S)
 
     async def _follow(self, projection: Projection) -> None:
         while True:
@@ -131,44 +108,59 @@ class Runner:
 
     async def _step(self, projection: Projection, limit: int = 0) -> bool:
         """Applies one batch; False when there was nothing to do (or the projection is paused)."""
-        limit = limit or self._batch
         row = await self._log.pool.fetchrow(
-            "SELECT c.position, c.state, h.position AS head FROM projection_checkpoint c, log_head h"
+            "SELECT c.position, c.state, c.built, h.position AS head FROM projection_checkpoint c, log_head h"
             " WHERE c.name = $1 AND c.version = $2",
             projection.name,
             projection.version,
         )
-        if row["state"] == "paused" or row["position"] >= row["head"]:
+        at, head = row["position"], row["head"]
+        if row["state"] == "paused" or (at >= head and row["built"]):
             return False
+        limit = limit or (max(self._batch, EVENTS_A_BATCH) if head - at > FAR_BEHIND else self._batch)
         try:
-            events = await self._log.read(row["position"], limit, projection.handles)
+            events, to = await self._log.read_batch(at, head, types=projection.handles, limit=limit, max_bytes=BYTES_A_BATCH)
         except EventLogError as error:
-            if limit > 1:  # one event cannot be read: go up to it one by one
-                return await self._step(projection, limit=1)
-            await self._pause(projection, row["position"] + 1, error)
+            if limit > 1:  # one event cannot be read: go up to it by halves
+                return await self._step(projection, limit // 2)
+            await self._pause(projection, at + 1, error)
             return False
-        to = events[-1].position if len(events) == limit else max(row["head"], events[-1].position if events else 0)
+        to = Position(max(at, to))
+        built = row["built"] or to >= head
         try:
-            await self._apply(projection, events, row["position"], Position(to))
+            await self._apply(projection, events, at, to, built=built, complete=built and not row["built"])
         except (*CONNECTION_ERRORS, CheckpointMoved):
             raise
         except Exception as error:  # whatever a projection raises pauses it; the log and the others go on
-            await self._apply_up_to_fault(projection, events, row["position"], error)
+            await self._apply_up_to_fault(projection, events, at, error, built=row["built"])
         return True
 
-    async def _apply(self, projection: Projection, events: Sequence[RecordedEvent], at: int, to: Position) -> None:
+    async def _apply(
+        self, projection: Projection, events: Sequence[RecordedEvent], at: int, to: int, *, built: bool, complete: bool = False
+    ) -> None:
+        settings = {**FOR_WRITING, "search_path": schema_name(projection)}
         async with self._log.pool.acquire() as connection, connection.transaction():
-            await _move(connection, projection, at, to, "live")
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0)), set_config(name, value, true)"
+                " FROM unnest($2::text[], $3::text[]) AS s (name, value)",
+                switch_key(projection),
+                list(settings),
+                list(settings.values()),
+            )
+            await checkpoint.move(connection, projection, at, to, built=built)
+            if not built and schemas.needs_all_indexes(events):
+                await schemas.complete(connection, projection, schema_name(projection))
             if events:
-                await connection.execute(f"SET LOCAL search_path = {schema_name(projection)}")
                 await projection.apply(events, connection)
+            if complete:
+                await schemas.complete(connection, projection, schema_name(projection))
 
     async def _apply_up_to_fault(
-        self, projection: Projection, events: Sequence[RecordedEvent], at: int, error: Exception
+        self, projection: Projection, events: Sequence[RecordedEvent], at: int, error: Exception, *, built: bool
     ) -> None:
         for event in events:
             try:
-                await self._apply(projection, [event], at, event.position)
+                await self._apply(projection, [event], at, event.position, built=built)
             except (*CONNECTION_ERRORS, CheckpointMoved):
                 raise
             except Exception as fault:
@@ -178,38 +170,13 @@ class Runner:
         _logger.warning("projection %s failed on a batch (%s) but not on its events", projection.name, type(error).__name__)
 
     async def _pause(self, projection: Projection, position: int, error: Exception) -> None:
-        # The error's text may hold what the event holds; its class and the position are enough to look it up.
-        problem = f"{type(error).__name__} at or after position {position}"
+        if isinstance(error, UnknownEventType):
+            problem = (
+                f"{UNKNOWN} {error.event_type} (schema version {error.schema_version}) at position {error.position}:"
+                " a newer Anamnesis wrote it; update this one"
+            )
+        else:
+            # The error's text may hold what the event holds; its class and the position are enough to look it up.
+            problem = f"{type(error).__name__} at or after position {position}"
         _logger.error("projection %s is paused: %s", projection.name, problem)
-        await self._log.pool.execute(
-            "UPDATE projection_checkpoint SET state = 'paused', problem = $3 WHERE name = $1 AND version = $2",
-            projection.name,
-            projection.version,
-            problem,
-        )
-
-
-async def _exists(connection: asyncpg.Connection, schema: str) -> bool:
-    return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema))
-
-
-async def _create(connection: asyncpg.Connection, projection: Projection, schema: str) -> None:
-    await connection.execute(f"CREATE SCHEMA {schema}")
-    await connection.execute(f"SET LOCAL search_path = {schema}")
-    for statement in projection.statements:
-        await connection.execute(statement)
-    await connection.execute("RESET search_path")
-
-
-async def _move(connection: asyncpg.Connection, projection: Projection, at: int, to: int, state: str) -> None:
-    moved = await connection.execute(
-        "UPDATE public.projection_checkpoint SET position = $4, state = $5, problem = NULL"
-        " WHERE name = $1 AND version = $2 AND position = $3",
-        projection.name,
-        projection.version,
-        at,
-        to,
-        state,
-    )
-    if moved != "UPDATE 1":
-        raise CheckpointMoved(f"projection {projection.name} is not at position {at} any more")
+        await checkpoint.pause(self._log.pool, projection, problem)

@@ -91,6 +91,11 @@ async def save_series(series: Iterable[SeriesRow], connection: asyncpg.Connectio
     await connection.executemany(_SAVE, [_values(one) for one in series])
 
 
+def past_series(series: SeriesRow, position: int) -> tuple[Any, ...]:
+    """The row of series_history: as the series stood before the event at this position changed it."""
+    return *_values(series), position
+
+
 def _values(series: SeriesRow) -> tuple[Any, ...]:
     known = series.attributes
     return (

@@ -108,6 +108,11 @@ async def save_studies(studies: Iterable[StudyRow], connection: asyncpg.Connecti
     await connection.executemany(_SAVE, [_values(study) for study in studies])
 
 
+def past_study(study: StudyRow, position: int) -> tuple[Any, ...]:
+    """The row of study_history: as the study stood before the event at this position changed it."""
+    return *_values(study), position
+
+
 def _values(study: StudyRow) -> tuple[Any, ...]:
     known = study.attributes
     name = folding.name_groups(known.get(a.PATIENT_NAME))

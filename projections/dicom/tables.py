@@ -2,6 +2,9 @@
 
 Text that is matched has the collation "C": the order of code points, in which a prefix is a range of any btree index.
 ``answer_before`` and ``answer_beyond`` are the ready-made answer to a search, cut where the Retrieve URL goes.
+
+``study`` and ``series`` hold what is known now, since ``position``. What held before it is in ``study_history`` and
+``series_history``, for positions in [position, position_to). Instances and shared headers never change once they are there.
 """
 
 from __future__ import annotations
@@ -53,6 +56,20 @@ STATEMENTS = (
     "CREATE INDEX study_sop_classes ON study USING gin (sop_classes)",
     # *fragment*: the embedded database has no pg_trgm; see folding.grams.
     "CREATE INDEX study_grams ON study USING gin (grams)",
+    "CREATE TABLE study_history (LIKE study, position_to bigint NOT NULL, PRIMARY KEY (study_uid, position))",
+    "CREATE INDEX study_history_order ON study_history (study_date DESC, study_uid, position, position_to)",
+    "CREATE INDEX study_history_patient_name ON study_history (patient_name)",
+    "CREATE INDEX study_history_patient_name_ideographic ON study_history (patient_name_ideographic)",
+    "CREATE INDEX study_history_patient_name_phonetic ON study_history (patient_name_phonetic)",
+    "CREATE INDEX study_history_patient_id ON study_history (patient_id)",
+    "CREATE INDEX study_history_birth_date ON study_history (patient_birth_date)",
+    "CREATE INDEX study_history_accession_number ON study_history (accession_number)",
+    "CREATE INDEX study_history_study_id ON study_history (study_id)",
+    "CREATE INDEX study_history_description ON study_history (study_description)",
+    "CREATE INDEX study_history_referring_physician ON study_history (referring_physician)",
+    "CREATE INDEX study_history_modalities ON study_history USING gin (modalities)",
+    "CREATE INDEX study_history_sop_classes ON study_history USING gin (sop_classes)",
+    "CREATE INDEX study_history_grams ON study_history USING gin (grams)",
     """
     CREATE TABLE series (
         series_uid text COLLATE "C" PRIMARY KEY,
@@ -79,6 +96,12 @@ STATEMENTS = (
     "CREATE INDEX series_description ON series (series_description)",
     "CREATE INDEX series_scheduled_step_ids ON series USING gin (scheduled_step_ids)",
     "CREATE INDEX series_requested_procedure_ids ON series USING gin (requested_procedure_ids)",
+    "CREATE TABLE series_history (LIKE series, position_to bigint NOT NULL, PRIMARY KEY (series_uid, position))",
+    "CREATE INDEX series_history_order ON series_history (study_uid, series_number, series_uid, position, position_to)",
+    "CREATE INDEX series_history_modality ON series_history (modality)",
+    "CREATE INDEX series_history_description ON series_history (series_description)",
+    "CREATE INDEX series_history_scheduled_step_ids ON series_history USING gin (scheduled_step_ids)",
+    "CREATE INDEX series_history_requested_procedure_ids ON series_history USING gin (requested_procedure_ids)",
     # What the headers of one event share, in pieces; an instance's own pieces go between them (see splicing).
     """
     CREATE TABLE shared_header (

@@ -9,8 +9,11 @@ import asyncpg
 
 from domain.event import Event
 from domain.series import IndexingFailed, IndexingRefused, IndexingRequested, InstancesStored, SeriesIndexed
+from domain.subject import SubjectErased
 from eventlog.envelope import RecordedEvent
+from projections.dispatch import erasure
 from projections.dispatch.tables import STATEMENTS
+from projections.parts import cut_at_erasures
 
 NAME, VERSION = "dispatch", 1
 
@@ -38,10 +41,18 @@ class DispatchProjection:
 
     name: str = NAME
     version: int = VERSION
-    handles: frozenset[type[Event]] = frozenset({InstancesStored, IndexingRequested, SeriesIndexed, IndexingRefused, IndexingFailed})
+    handles: frozenset[type[Event]] = frozenset(
+        {InstancesStored, IndexingRequested, SeriesIndexed, IndexingRefused, IndexingFailed, SubjectErased}
+    )
     statements: Sequence[str] = STATEMENTS
 
     async def apply(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
+        for part, erased in cut_at_erasures(batch):
+            await self._write(part, connection)
+            if erased is not None and isinstance(erased.event, SubjectErased):
+                await erasure.purge(erased.event, connection)
+
+    async def _write(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
         # All series first: a request looks at nothing but `of_today`, which the first event of a series settles for good.
         stored = [_stored_row(r, r.event) for r in batch if isinstance(r.event, InstancesStored)]
         if stored:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from domain.findings import Finding, finding_key
 from domain.ids import derived_id
+from domain.review import FindingReviewed, Verdict
 from domain.series import SegmenterRun, SeriesIndexed
 from eventlog.envelope import RecordedEvent, instant
 from projections.fhir.vocabulary import (
@@ -30,6 +31,7 @@ VOLUME = {"system": SCT, "code": "118565006", "display": "Volume"}
 MEAN_ATTENUATION = {"system": DCM, "code": "112181", "display": "Mean Attenuation Coefficient"}
 TOUCHES_EDGE = {"system": COMPONENT_SYSTEM, "code": "touches-edge", "display": "Touches the edge of the field of view"}
 VOXEL_COUNT = {"system": COMPONENT_SYSTEM, "code": "voxel-count", "display": "Number of voxels"}
+NOTHING_STANDS: Json = {"structure": {"text": "no structure was found"}}
 ALGORITHM = {"system": DCM, "code": "123110", "display": "Artificial Intelligence"}
 
 
@@ -95,10 +97,34 @@ def series_index(event: SeriesIndexed, before: Json | None) -> Json:
         "patient": reference("Patient", event.subject_id),
     }
     # includedStructure is 1..*: a series in which nothing was found says just that.
-    index["includedStructure"] = standing or [{"structure": {"text": "no structure was found"}}]
+    index["includedStructure"] = standing or [NOTHING_STANDS]
     if not standing:
         index["active"] = False
     return index
+
+
+def reviewed_structure(structure: Json, verdict: Verdict) -> Json:
+    """A finding after its review: one that was rejected is not active."""
+    return {**structure, "active": verdict is Verdict.ACCEPTED}
+
+
+def reviewed_observation(observation: Json, verdict: Verdict) -> Json:
+    """What was measured of a finding after its review: final, or entered in error; corrected when it stands again."""
+    if verdict is Verdict.REJECTED:
+        status = "entered-in-error"
+    else:
+        status = "final" if observation["status"] in ("preliminary", "final") else "corrected"
+    return {**observation, "status": status}
+
+
+def index_after_review(index: Json, structure: Json, event: FindingReviewed) -> Json:
+    """The series' index without a finding that fell, or with one that stands (again)."""
+    element_id = f"{event.segmenter}.{event.label}"
+    standing = [one for one in index["includedStructure"] if one.get("id") not in (None, element_id)]
+    if event.verdict is Verdict.ACCEPTED:
+        standing.append({"id": element_id, **structure["includedStructure"][0]})
+    standing.sort(key=lambda one: one["id"])
+    return {**index, "active": bool(standing), "includedStructure": standing or [NOTHING_STANDS]}
 
 
 def labels_in_index(index: Json | None, segmenter: str) -> list[str]:

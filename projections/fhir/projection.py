@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import asyncpg
 import msgspec
 
+from domain.access import AccessesRecorded
 from domain.event import Event
 from domain.findings import finding_key
 from domain.intake import FileRefused
+from domain.review import FindingReviewed
 from domain.series import (
     IndexingFailed,
     IndexingRefused,
@@ -18,17 +20,29 @@ from domain.series import (
     InstancesStored,
     SeriesIndexed,
 )
+from domain.signature import EventSigned
 from domain.study import StudyRegistered, StudySubjectDisputed
-from domain.subject import SubjectDemographicsChanged, SubjectRegistered
+from domain.subject import SubjectDemographicsChanged, SubjectErased, SubjectRegistered
 from eventlog.envelope import RecordedEvent
-from projections.fhir import findings, study, subject
-from projections.fhir.provenance import provenance
+from projections.fhir import erasure, findings, study, subject
+from projections.fhir.audit_event import audit_event_id, audit_events
+from projections.fhir.provenance import provenance, signed_provenance
 from projections.fhir.tables import STATEMENTS
 from projections.fhir.versions import Key, Versions
-from projections.fhir.vocabulary import REJECT_SYSTEM, Json, index_id, observation_id, reference, selection_id, study_id
+from projections.fhir.vocabulary import (
+    REJECT_SYSTEM,
+    SUBJECT_SYSTEM,
+    Json,
+    index_id,
+    observation_id,
+    reference,
+    selection_id,
+    study_id,
+)
+from projections.parts import cut_at_erasures
 
 SCHEMA = "fhir_v1"
-TYPES = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance")
+TYPES = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance", "AuditEvent")
 
 
 class FhirProjection:
@@ -46,14 +60,25 @@ class FhirProjection:
             SeriesIndexed,
             IndexingRefused,
             IndexingFailed,
+            FindingReviewed,
+            EventSigned,
             FileRefused,
+            SubjectErased,
+            AccessesRecorded,
         }
     )
-    statements = STATEMENTS
+    statements = (*STATEMENTS, *erasure.STATEMENTS)
 
     async def apply(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
+        for part, erased in cut_at_erasures(batch):
+            await self._write(part, connection)
+            if erased is not None and isinstance(erased.event, SubjectErased):
+                await erasure.purge(erased.event, erased.position, connection)
+                await self._write([erased], connection)
+
+    async def _write(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
         versions = Versions(connection)
-        await versions.fetch(key for recorded in batch for key in _touched(recorded.event))
+        await versions.fetch(key for recorded in batch for key in _touched(recorded))
         for recorded in batch:
             await _apply(recorded, versions)
         await versions.write()
@@ -71,6 +96,10 @@ async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
         targets.append(reference(body["resourceType"], body["id"], version))
 
     match event:
+        case AccessesRecorded():  # the record of who read is no change that would need a Provenance
+            for one in audit_events(event, recorded):
+                await put(one)
+            return
         case SubjectRegistered() | SubjectDemographicsChanged():
             await put(subject.patient(event))
         case StudyRegistered():
@@ -82,10 +111,18 @@ async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
         case SeriesIndexed():
             sources.append(reference("ImagingSelection", selection_id(event.series_uid)))
             await _index(event, recorded, versions, put)
+        case FindingReviewed():
+            await _review(event, versions, put)
+        case EventSigned():
+            signed = await versions.current("Provenance", event.signed_event_id)
+            if signed is not None:
+                await put(signed_provenance(signed, event))
         case StudySubjectDisputed() | InstanceConflicted():
             targets.append(reference("ImagingStudy", study_id(event.study_uid)))
         case FileRefused():  # became no resource: the kept file, by its identifier alone
             targets.append({"identifier": {"system": REJECT_SYSTEM, "value": event.reject_id}})
+        case SubjectErased():  # by its identifier alone: the Patient is gone
+            targets.append({"type": "Patient", "identifier": {"system": SUBJECT_SYSTEM, "value": event.subject_id}})
         case IndexingRequested() | IndexingRefused() | IndexingFailed():
             targets.append(reference("ImagingSelection", selection_id(event.series_uid)))
     await versions.put(provenance(recorded, targets, sources, subject_id), recorded)
@@ -111,9 +148,23 @@ async def _index(event: SeriesIndexed, recorded: RecordedEvent, versions: Versio
         await put(study.study_with_index(imaging_study, event.series_uid))
 
 
-def _touched(event: Event) -> list[Key]:
+async def _review(event: FindingReviewed, versions: Versions, put) -> None:  # type: ignore[no-untyped-def]
+    structure = await versions.current("BodyStructure", event.finding_key)
+    observation = await versions.current("Observation", observation_id(event.finding_key))
+    index = await versions.current("BodyStructure", index_id(event.series_uid))
+    if structure is None or observation is None or index is None:
+        return
+    await put(findings.reviewed_structure(structure, event.verdict))
+    await put(findings.reviewed_observation(observation, event.verdict))
+    await put(findings.index_after_review(index, structure, event))
+
+
+def _touched(recorded: RecordedEvent) -> list[Key]:
     """What an event reads or changes, as far as it can be told beforehand."""
+    event = recorded.event
     match event:
+        case AccessesRecorded():
+            return [("AuditEvent", audit_event_id(recorded.event_id, nth)) for nth in range(len(event.accesses))]
         case SubjectRegistered() | SubjectDemographicsChanged():
             return [("Patient", event.subject_id)]
         case StudyRegistered():
@@ -129,6 +180,14 @@ def _touched(event: Event) -> list[Key]:
                 *(("BodyStructure", key) for key in keys),
                 *(("Observation", observation_id(key)) for key in keys),
             ]
+        case FindingReviewed():
+            return [
+                ("BodyStructure", event.finding_key),
+                ("BodyStructure", index_id(event.series_uid)),
+                ("Observation", observation_id(event.finding_key)),
+            ]
+        case EventSigned():
+            return [("Provenance", event.signed_event_id)]
     return []
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 from domain.intake import FileRefused
 from domain.principal import PrincipalKind
+from domain.review import FindingReviewed
 from domain.series import IndexingFailed, IndexingRefused, IndexingRequested, SeriesIndexed
+from domain.signature import EventSigned, Meaning
 from eventlog.envelope import RecordedEvent, instant
 from projections.fhir.findings import device_id
 from projections.fhir.vocabulary import (
@@ -16,6 +19,7 @@ from projections.fhir.vocabulary import (
     LOG_ENTRY_EXTENSION,
     POSITION_SYSTEM,
     PRINCIPAL_SYSTEM,
+    SIGNATURE_TYPE,
     Json,
     concept,
     reference,
@@ -33,8 +37,34 @@ ACTIVITIES = {
     "SeriesIndexed": ("originate", "Originate/Retain Record Lifecycle Event"),
     "IndexingRefused": ("report", "Report (Output) Record Lifecycle Event"),
     "IndexingFailed": ("report", "Report (Output) Record Lifecycle Event"),
+    "FindingReviewed": ("verify", "Verify Record Lifecycle Event"),
+    "SubjectErased": ("destroy", "Destroy/Delete Record Lifecycle Event"),
+    "EventSigned": ("attest", "Attest Record Lifecycle Event"),
 }
 """Event type → code and display of ISO 21089 lifecycle events."""
+
+
+_SIGNATURE_TYPES = {
+    Meaning.AUTHORSHIP: ("1.2.840.10065.1.12.1.1", "Author's Signature"),
+    Meaning.REVIEW: ("1.2.840.10065.1.12.1.13", "Review Signature"),
+    Meaning.APPROVAL: ("1.2.840.10065.1.12.1.6", "Validation Signature"),
+    Meaning.RESPONSIBILITY: ("1.2.840.10065.1.12.1.5", "Verification Signature"),
+}
+"""Meaning → code and display of ASTM E1762 (R5 value set signature-type)."""
+
+
+def signed_provenance(before: Json, event: EventSigned) -> Json:
+    """The Provenance of an event that somebody signed, with the signature (R5 Provenance.signature)."""
+    code, display = _SIGNATURE_TYPES[event.meaning]
+    signature: Json = {
+        "type": [{"system": SIGNATURE_TYPE, "code": code, "display": display}],
+        "when": instant(event.signed_at),
+        "who": {"type": "Practitioner", "identifier": {"system": PRINCIPAL_SYSTEM, "value": event.principal_id}},
+        "targetFormat": "application/octet-stream",
+        "sigFormat": "application/jose",
+        "data": base64.b64encode(event.signature.encode("ascii")).decode("ascii"),
+    }
+    return {**before, "signature": [*before.get("signature", []), signature]}
 
 
 def provenance(recorded: RecordedEvent, targets: Sequence[Json], sources: Sequence[Json], subject_id: str | None) -> Json:
@@ -64,6 +94,10 @@ def provenance(recorded: RecordedEvent, targets: Sequence[Json], sources: Sequen
             _say(made, "failed", text)
         case FileRefused(reason=code, detail=text):
             _say(made, code, text)
+        case FindingReviewed(verdict=verdict):
+            _say(made, verdict.value, "")
+        case EventSigned(meaning=meaning):
+            _say(made, meaning.value, "")
     return made
 
 

@@ -41,6 +41,13 @@ TOKENS: dict[str, dict[str, str]] = {
     "Observation": {"identifier": "identifier", "code": "code", "component-code": "component.code", "status": "status"},
     "Device": {"identifier": "identifier", "type": "type"},
     "Provenance": {"activity": "activity", "agent-identifier": "agent.who.identifier"},
+    "AuditEvent": {
+        "action": "action",
+        "agent": "agent.who.identifier",
+        "category": "category",
+        "code": "code",
+        "outcome": "outcome.code",
+    },
 }
 REFERENCES: dict[str, dict[str, str]] = {
     "ImagingStudy": {"patient": "subject", "subject": "subject", "body-structure": "series.bodySite.reference"},
@@ -55,12 +62,14 @@ REFERENCES: dict[str, dict[str, str]] = {
         "body-structure": "bodyStructure",
     },
     "Provenance": {"target": "target", "patient": "patient", "agent": "agent.who", "entity": "entity.what"},
+    "AuditEvent": {"patient": "entity.what", "entity": "entity.what"},
 }
 DATES: dict[str, dict[str, str]] = {
     "ImagingStudy": {"started": "started"},
     "ImagingSelection": {"issued": "issued"},
     "Observation": {"date": "effectiveDateTime"},
     "Provenance": {"recorded": "recorded", "when": "occurredDateTime"},
+    "AuditEvent": {"date": "recorded"},
 }
 
 

@@ -17,6 +17,7 @@ SCT = "http://snomed.info/sct"
 UCUM = "http://unitsofmeasure.org"
 LIFECYCLE = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle"
 OBSERVATION_VALUE = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
+SIGNATURE_TYPE = "urn:iso-astm:E1762-95:2013"
 DICOM_UID = "urn:dicom:uid"
 
 SUBJECT_SYSTEM = "urn:anamnesis:subject"

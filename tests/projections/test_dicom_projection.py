@@ -15,6 +15,7 @@ from domain.series import DicomJson, InstancesStored, StoredInstance, join_heade
 from eventlog.envelope import NewEvent, StreamAppend
 from eventlog.log import EventLog
 from projections.dicom import DicomProjection, folding, splicing
+from projections.dicom.projection import SCHEMA
 from projections.digest import table_digests
 from projections.runner import Runner
 
@@ -75,9 +76,27 @@ async def test_counts_and_modalities_follow_what_is_stored(event_log: EventLog) 
         stored([header("2", "2.1", 1)]),
     )
     await Runner(event_log, [DicomProjection()]).catch_up()
-    rows = await event_log.pool.fetch("SELECT study_uid, series_count, instance_count, modalities FROM dicom_v1.study ORDER BY study_uid")
+    rows = await event_log.pool.fetch(f"SELECT study_uid, series_count, instance_count, modalities FROM {SCHEMA}.study ORDER BY study_uid")
     assert [tuple(row) for row in rows] == [("1", 2, 6, ["CT", "SEG"]), ("2", 1, 1, ["CT"])]
-    assert await event_log.pool.fetchval("SELECT count(*) FROM dicom_v1.instance") == 7
+    assert await event_log.pool.fetchval(f"SELECT count(*) FROM {SCHEMA}.instance") == 7
+
+
+async def test_what_a_row_was_before_each_event_is_kept(event_log: EventLog) -> None:
+    described = {"t00081030": {"vr": "LO", "Value": ["CHEST"]}}
+    await append(
+        event_log,
+        stored([header("1", "1.1", 1)]),
+        stored([header("1", "1.1", 2, **described)]),
+        stored([header("1", "1.2", 1)]),
+    )
+    await Runner(event_log, [DicomProjection()]).catch_up()
+    history = await event_log.pool.fetch(
+        f"SELECT position, position_to, study_description, series_count, instance_count FROM {SCHEMA}.study_history ORDER BY position"
+    )
+    assert [tuple(row) for row in history] == [(1, 2, "", 1, 1), (2, 3, "CHEST", 1, 2)]
+    assert await event_log.pool.fetchval(f"SELECT position FROM {SCHEMA}.study") == 3
+    history = await event_log.pool.fetch(f"SELECT series_uid, position, position_to, instance_count FROM {SCHEMA}.series_history")
+    assert [tuple(row) for row in history] == [("1.1", 1, 2, 1)]
 
 
 async def test_what_the_first_instance_lacks_a_later_one_fills(event_log: EventLog) -> None:
@@ -89,7 +108,7 @@ async def test_what_the_first_instance_lacks_a_later_one_fills(event_log: EventL
         stored([header("1", "1.3", 1, t00081030={"vr": "LO", "Value": ["ABDOMEN"]})]),
     )
     await Runner(event_log, [DicomProjection()]).catch_up()
-    assert await event_log.pool.fetchval("SELECT study_description FROM dicom_v1.study") == "CHEST"
+    assert await event_log.pool.fetchval(f"SELECT study_description FROM {SCHEMA}.study") == "CHEST"
 
 
 async def test_a_header_is_joined_from_its_pieces_in_order_of_tags(event_log: EventLog) -> None:
@@ -97,7 +116,7 @@ async def test_a_header_is_joined_from_its_pieces_in_order_of_tags(event_log: Ev
     await append(event_log, stored(headers))
     await Runner(event_log, [DicomProjection()]).catch_up()
     rows = await event_log.pool.fetch(
-        "SELECT s.pieces, i.own_pieces FROM dicom_v1.instance i JOIN dicom_v1.shared_header s USING (position) ORDER BY instance_number"
+        f"SELECT s.pieces, i.own_pieces FROM {SCHEMA}.instance i JOIN {SCHEMA}.shared_header s USING (position) ORDER BY instance_number"
     )
     joined = [msgspec.json.decode(splicing.join(row["pieces"], row["own_pieces"])) for row in rows]
     assert joined == headers
@@ -109,7 +128,7 @@ async def test_an_erased_subject_leaves_uids_only(event_log: EventLog) -> None:
     await append(event_log, event)
     await Runner(event_log, [DicomProjection()]).catch_up()
     row = await event_log.pool.fetchrow(
-        "SELECT s.pieces, i.own_pieces FROM dicom_v1.instance i JOIN dicom_v1.shared_header s USING (position)"
+        f"SELECT s.pieces, i.own_pieces FROM {SCHEMA}.instance i JOIN {SCHEMA}.shared_header s USING (position)"
     )
     assert list(msgspec.json.decode(splicing.join(row["pieces"], row["own_pieces"]))) == [
         "00080016", "00080018", "0020000D", "0020000E",
@@ -131,24 +150,25 @@ async def test_hostile_text_does_not_stop_the_projection(event_log: EventLog) ->
     await runner.catch_up()
     (status,) = await runner.status()
     assert status.problem is None
-    assert await event_log.pool.fetchval("SELECT count(*) FROM dicom_v1.instance") == 1
+    assert await event_log.pool.fetchval(f"SELECT count(*) FROM {SCHEMA}.instance") == 1
 
 
 async def test_a_rebuild_gives_the_same_bytes_whatever_the_batches(event_log: EventLog) -> None:
     chance = random.Random(7)
-    events = [
-        stored([header(f"1.{chance.randrange(4)}", f"{n}.{m}", k) for k in range(1, chance.randrange(2, 6))])
-        for n in range(12)
-        for m in [chance.randrange(100)]
-    ]
+    events = []
+    for n in range(20):
+        study = f"1.{chance.randrange(3)}"
+        numbers = range(100 * n, 100 * n + chance.randrange(1, 5))
+        events.append(stored([header(study, f"{study}.{chance.randrange(2)}", number) for number in numbers]))
     await append(event_log, *events)
     projection = DicomProjection()
     await Runner(event_log, [projection], batch=2).catch_up()
     async with event_log.pool.acquire() as connection:
         before = await table_digests(connection, projection)
+        assert await connection.fetchval(f"SELECT count(*) FROM {SCHEMA}.study_history") == 17
         await Runner(event_log, [projection], batch=100).rebuild(projection.name)
         assert await table_digests(connection, projection) == before
-        assert set(before) == {"study", "series", "instance", "shared_header"}
+        assert set(before) == {"study", "study_history", "series", "series_history", "instance", "shared_header"}
 
 
 TAG = st.integers(0x00080000, 0x00080010).map(lambda tag: f"{tag:08X}")

@@ -105,7 +105,7 @@ async def test_a_rebuild_gives_the_same_bytes_while_the_log_grows(event_log: Eve
     running = asyncio.create_task(runner.run())
     heard: list[int] = []
     rebuilt, last = await asyncio.gather(
-        runner.rebuild("studies", lambda position, head: heard.append(position)), append(event_log, "more")
+        runner.rebuild("studies", lambda progress: heard.append(progress.position)), append(event_log, "more")
     )
     await wait_for(event_log.pool, StudyList(), last)
     running.cancel()

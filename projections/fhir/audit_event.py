@@ -1,0 +1,154 @@
+"""Who looked at what, as AuditEvents (R5 auditevent.html, after the patterns of IHE BALP): one for each recorded access."""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+
+from domain.access import Access, AccessesRecorded, Action, Outcome
+from domain.ids import derived_id
+from domain.principal import PrincipalKind
+from eventlog.envelope import RecordedEvent, instant
+from projections.fhir.vocabulary import (
+    DCM,
+    DICOM_UID,
+    EVENT_SYSTEM,
+    LOG_ENTRY_EXTENSION,
+    POSITION_SYSTEM,
+    PRINCIPAL_SYSTEM,
+    Json,
+    concept,
+    reference,
+    selection_id,
+    study_id,
+)
+
+SITE_SYSTEM = "urn:anamnesis:site"
+COUNT_EXTENSION = "urn:anamnesis:fhir:StructureDefinition:access-count"
+INTERACTION = "http://hl7.org/fhir/restful-interaction"
+ISSUE_SEVERITY = "http://hl7.org/fhir/issue-severity"
+ISSUE_TYPE = "http://hl7.org/fhir/issue-type"
+
+REST = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest", "display": "RESTful Operation"}
+EXPORT = {"system": DCM, "code": "110106", "display": "Export"}
+USER_AUTHENTICATION = {"system": DCM, "code": "110114", "display": "User Authentication"}
+INSTANCES_ACCESSED = {"system": DCM, "code": "110103", "display": "DICOM Instances Accessed"}
+OBJECT_ROLE = "http://terminology.hl7.org/CodeSystem/object-role"
+PATIENT = {"system": OBJECT_ROLE, "code": "1", "display": "Patient"}
+DOMAIN_RESOURCE = {"system": OBJECT_ROLE, "code": "4", "display": "Domain Resource"}
+QUERY = {"system": OBJECT_ROLE, "code": "24", "display": "Query"}
+APPLICATION_SERVER = {
+    "system": "http://terminology.hl7.org/CodeSystem/security-source-type",
+    "code": "4",
+    "display": "Application Server",
+}
+RECIPIENT = {
+    "system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType",
+    "code": "IRCP",
+    "display": "information recipient",
+}
+APPLICATION = {"system": DCM, "code": "110150", "display": "Application"}
+
+# What was done → category, code, and the letter of R5 AuditEvent.action.
+_CODES: dict[Action, tuple[Json, Json, str]] = {
+    Action.READ: (REST, {"system": INTERACTION, "code": "read", "display": "read"}, "R"),
+    Action.VREAD: (REST, {"system": INTERACTION, "code": "vread", "display": "vread"}, "R"),
+    Action.HISTORY: (REST, {"system": INTERACTION, "code": "history-instance", "display": "history-instance"}, "R"),
+    Action.SEARCH: (REST, {"system": INTERACTION, "code": "search", "display": "search"}, "E"),
+    Action.QUERY: (REST, {"system": DCM, "code": "110112", "display": "Query"}, "E"),
+    Action.RETRIEVE: (REST, INSTANCES_ACCESSED, "R"),
+    Action.RENDER: (REST, INSTANCES_ACCESSED, "R"),
+    Action.AUDIT: (REST, {"system": DCM, "code": "110101", "display": "Audit Log Used"}, "R"),
+    Action.EXPORT: (EXPORT, EXPORT, "R"),
+    Action.LOGIN: (USER_AUTHENTICATION, {"system": DCM, "code": "110122", "display": "Login"}, "E"),
+    Action.OTHER: (REST, {"system": INTERACTION, "code": "operation", "display": "operation"}, "E"),
+}
+_REASONS = {Outcome.REFUSED: "forbidden", Outcome.NOT_FOUND: "not-found", Outcome.FAILED: "exception"}
+
+
+def audit_event_id(event_id: object, nth: int) -> str:
+    """The id of the AuditEvent of the nth access of an event, from 0."""
+    return str(derived_id("access", str(event_id), str(nth)))
+
+
+def audit_events(event: AccessesRecorded, recorded: RecordedEvent) -> list[Json]:
+    """One for each access of the event."""
+    return [_audit_event(access, nth, recorded) for nth, access in enumerate(event.accesses)]
+
+
+def _audit_event(access: Access, nth: int, recorded: RecordedEvent) -> Json:
+    category, code, action = _CODES[access.action]
+    made: Json = {
+        "resourceType": "AuditEvent",
+        "id": audit_event_id(recorded.event_id, nth),
+        "extension": [
+            {"url": LOG_ENTRY_EXTENSION, "valueIdentifier": {"system": POSITION_SYSTEM, "value": str(recorded.position)}},
+            {"url": LOG_ENTRY_EXTENSION, "valueIdentifier": {"system": EVENT_SYSTEM, "value": str(recorded.event_id)}},
+            {"url": COUNT_EXTENSION, "valuePositiveInt": access.count},
+        ],
+        "category": [concept(category)],
+        "code": concept(code, text=access.action.value),
+        "action": action,
+        "occurredPeriod": {"start": instant(access.first_at), "end": instant(access.last_at)},
+        "recorded": instant(recorded.recorded_at),
+        "outcome": _outcome(access.outcome),
+        "agent": _agents(access),
+        "source": {
+            "observer": {"type": "Device", "identifier": {"system": SITE_SYSTEM, "value": recorded.origin}},
+            "type": [concept(APPLICATION_SERVER)],
+        },
+    }
+    if len(access.subjects) == 1:
+        made["patient"] = reference("Patient", access.subjects[0])
+    entities = [*_patients(access), *_things(access), *_query(access)]
+    if entities:
+        made["entity"] = entities
+    return made
+
+
+def _outcome(outcome: Outcome) -> Json:
+    if outcome is Outcome.SUCCESS:
+        return {"code": {"system": ISSUE_SEVERITY, "code": "success", "display": "Operation Successful"}}
+    reason = {"system": ISSUE_TYPE, "code": _REASONS[outcome]}
+    return {"code": {"system": ISSUE_SEVERITY, "code": "error", "display": "Error"}, "detail": [concept(reason)]}
+
+
+def _agents(access: Access) -> list[Json]:
+    principal = access.principal
+    person = principal.kind is PrincipalKind.PERSON
+    who = {"type": "Practitioner" if person else "Device", "identifier": {"system": PRINCIPAL_SYSTEM, "value": principal.id}}
+    agents: list[Json] = [{"type": concept(RECIPIENT if person else APPLICATION), "who": who, "requestor": True}]
+    if principal.on_behalf_of is not None:
+        whom = {"identifier": {"system": PRINCIPAL_SYSTEM, "value": principal.on_behalf_of}}
+        agents.append({"type": concept(RECIPIENT), "who": whom, "requestor": False})
+    return agents
+
+
+def _patients(access: Access) -> list[Json]:
+    return [{"what": reference("Patient", subject_id), "role": concept(PATIENT)} for subject_id in access.subjects]
+
+
+def _things(access: Access) -> list[Json]:
+    patients = {f"Patient/{subject_id}" for subject_id in access.subjects}
+    return [{"what": _what(thing), "role": concept(DOMAIN_RESOURCE)} for thing in access.things if thing not in patients]
+
+
+def _what(thing: str) -> Json:
+    kind, _, uid = thing.partition(":")
+    if uid and kind in ("study", "series"):
+        target = reference("ImagingStudy", study_id(uid)) if kind == "study" else reference("ImagingSelection", selection_id(uid))
+        return {**target, "identifier": {"system": DICOM_UID, "value": f"urn:oid:{uid}"}}
+    resource_type, slash, resource_id = thing.partition("/")
+    return reference(resource_type, resource_id) if slash else {"display": thing}
+
+
+def _query(access: Access) -> list[Json]:
+    """What was searched by: names alone, so that nothing of a person is in here."""
+    if access.action not in (Action.SEARCH, Action.QUERY):
+        return []
+    asked = msgspec.json.encode({"of": access.resource_type or access.route, "by": access.parameters})
+    made: Json = {"role": concept(QUERY), "query": base64.b64encode(asked).decode("ascii")}
+    if access.parameters:
+        made["detail"] = [{"type": {"text": "parameter"}, "valueString": name} for name in access.parameters]
+    return [made]

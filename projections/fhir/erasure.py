@@ -1,0 +1,71 @@
+"""What an erasure takes out of the FHIR tables: every version of every resource about the subject, its studies and series.
+
+Found by reference, from the Patient and the imaging resources outwards, so that a type of resource that comes later goes too.
+What remains is the Provenance of the erasure, and which resources there once were (a read of them answers 410 Gone).
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from domain.subject import SubjectErased
+from projections.fhir.search_rows import REFERENCES
+from projections.fhir.vocabulary import index_id, selection_id, study_id
+
+STATEMENTS = (
+    """
+    CREATE TABLE gone (
+        type     text   NOT NULL,
+        id       text   NOT NULL,
+        position bigint NOT NULL,
+        PRIMARY KEY (type, id)
+    )
+    """,
+)
+
+SURVIVES = frozenset({"AuditEvent"})
+"""Who looked at whom stays: a pseudonym and a principal, kept for as long as the log is."""
+
+_SEARCH_TABLES = ("token", "reference", "date")
+
+_REFERRING = """
+SELECT DISTINCT r.type, r.id FROM reference r
+WHERE r.type = ANY($1) AND r.param = ANY($2) AND r.target = ANY($3)
+"""
+
+
+async def purge(erased: SubjectErased, position: int, connection: asyncpg.Connection) -> None:
+    """Deletes; to be called when all that came before the erasure is written."""
+    named = [("Patient", erased.subject_id)]
+    named += [("ImagingStudy", study_id(uid)) for uid in erased.study_uids]
+    for uid in erased.series_uids:
+        named += [("ImagingSelection", selection_id(uid)), ("BodyStructure", index_id(uid))]
+    doomed = await _with_referring(named, connection)
+    types, ids = [key[0] for key in doomed], [key[1] for key in doomed]
+    known = await connection.fetch(
+        "SELECT DISTINCT r.type, r.id FROM unnest($1::text[], $2::text[]) AS k (type, id) JOIN resource r ON r.type = k.type AND r.id = k.id",
+        types,
+        ids,
+    )
+    for table in ("resource", *_SEARCH_TABLES):
+        await connection.execute(
+            f"DELETE FROM {table} t USING unnest($1::text[], $2::text[]) AS k (type, id) WHERE t.type = k.type AND t.id = k.id", types, ids
+        )
+    await connection.execute("DELETE FROM patient_identity WHERE subject_id = $1", erased.subject_id)
+    gone = [(row["type"], row["id"], position) for row in sorted(known, key=tuple)]
+    await connection.executemany(
+        "INSERT INTO gone VALUES ($1, $2, $3) ON CONFLICT (type, id) DO UPDATE SET position = excluded.position", gone
+    )
+
+
+async def _with_referring(named: list[tuple[str, str]], connection: asyncpg.Connection) -> list[tuple[str, str]]:
+    """These resources and all that refer to them, and to those in turn (a Provenance of a Provenance)."""
+    types = [kind for kind in REFERENCES if kind not in SURVIVES]
+    params = sorted({param for kind in types for param in REFERENCES[kind]})
+    found, latest = set(named), named
+    while latest:
+        targets = [f"{kind}/{resource_id}" for kind, resource_id in latest]
+        rows = await connection.fetch(_REFERRING, types, params, targets)
+        latest = sorted({(row["type"], row["id"]) for row in rows} - found)
+        found.update(latest)
+    return sorted(found)
