@@ -1,4 +1,5 @@
-"""The rejects folder: the bytes that were refused, each with a note that says why. Nothing that came to a door is lost."""
+"""The rejects folder: the bytes that were refused, each with a note that says why. Nothing that came to a door is lost, but what is of a
+subject that was erased."""
 
 from __future__ import annotations
 
@@ -35,16 +36,8 @@ class Rejects:
     def keep(self, path: Path, *, reason: str, detail: str, door: str) -> RejectedFile:
         """Copies the bytes into the folder (the same bytes for the same reason are kept once). Durable on return."""
         digest, size = _digest(path)
-        reject_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{digest}|{reason}"))
-        note = RejectedFile(
-            reject_id=reject_id,
-            sha256=digest,
-            size=size,
-            reason=reason,
-            detail=detail,
-            door=door,
-            refused_at=datetime.now(UTC),
-        )
+        note = _note(digest, size, reason=reason, detail=detail, door=door)
+        reject_id = note.reject_id
         if not self.note_path(reject_id).exists():
             partial = self.folder / f"{reject_id}.{uuid.uuid4().hex[:8]}.part"
             shutil.copyfile(path, partial)
@@ -55,6 +48,20 @@ class Rejects:
             os.rename(partial, self.note_path(reject_id))
             _sync(self.folder)
         return note
+
+    def name(self, path: Path, *, reason: str, detail: str, door: str) -> RejectedFile:
+        """The note on bytes that may not be kept; nothing is written."""
+        digest, size = _digest(path)
+        return _note(digest, size, reason=reason, detail=detail, door=door)
+
+    def remove(self, reject_id: str) -> None:
+        """Removes the bytes, then the note, so that whoever is stopped between the two finds the note again."""
+        self.path(reject_id).unlink(missing_ok=True)
+        for partial in self.folder.glob(f"{reject_id}.*.part"):
+            partial.unlink(missing_ok=True)
+        _sync(self.folder)
+        self.note_path(reject_id).unlink(missing_ok=True)
+        _sync(self.folder)
 
     def listing(self) -> Iterator[RejectedFile]:
         """All that was refused, oldest first."""
@@ -67,6 +74,18 @@ class Rejects:
 
     def note_path(self, reject_id: str) -> Path:
         return self.folder / f"{reject_id}.json"
+
+
+def _note(digest: str, size: int, *, reason: str, detail: str, door: str) -> RejectedFile:
+    return RejectedFile(
+        reject_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{digest}|{reason}")),
+        sha256=digest,
+        size=size,
+        reason=reason,
+        detail=detail,
+        door=door,
+        refused_at=datetime.now(UTC),
+    )
 
 
 def _digest(path: Path) -> tuple[str, int]:

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
-import psutil
 
 from archive.errors import SpoolFull
 from archive.part10 import part10_header, read_part10
+from archive.process_folder import is_alive, own_name
 
 _PART = ".part"
 _WHOLE = ".dcm"
@@ -47,7 +47,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.root = folder
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder = folder / _own_name()
+        self.folder = folder / own_name()
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._sync = _FolderSync(self.folder)
         _sync_folder(self.root)
@@ -77,7 +77,7 @@ class Spool:
     def pending(self) -> Iterator[SpooledInstance]:
         """What processes that are gone have committed and nobody has taken; their unfinished files are removed."""
         for folder in sorted(self.root.iterdir()):
-            if not folder.is_dir() or folder == self.folder or _is_alive(folder.name):
+            if not folder.is_dir() or folder == self.folder or is_alive(folder.name):
                 continue
             for path in sorted(folder.iterdir()):
                 if path.suffix == _PART:
@@ -88,6 +88,18 @@ class Spool:
                 folder.rmdir()
             except OSError:  # its instances have not been taken yet
                 pass
+
+    def files(self) -> Iterator[tuple[Path, bool]]:
+        """Every committed instance of all processes, and whether the process that received it still runs."""
+        for folder in sorted(self.root.iterdir()):
+            if folder.is_dir():
+                alive = is_alive(folder.name)
+                yield from ((path, alive) for path in sorted(folder.iterdir()) if path.suffix == _WHOLE)
+
+    @staticmethod
+    def sha256(path: Path) -> str:
+        """The digest of a committed instance, which its name carries."""
+        return path.name.removesuffix(_WHOLE).rsplit(".", 3)[1]
 
     def depth(self) -> int:
         """How many committed instances wait to be taken, of all processes."""
@@ -187,19 +199,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _own_name() -> str:
-    """A folder name that says which process it belongs to (numbers are used again, start times are not)."""
-    return f"{os.getpid()}-{int(psutil.Process().create_time() * 1000)}"
-
-
-def _is_alive(folder_name: str) -> bool:
-    pid, _, started = folder_name.partition("-")
-    try:
-        return int(psutil.Process(int(pid)).create_time() * 1000) == int(started)
-    except (ValueError, psutil.NoSuchProcess):
-        return False
 
 
 def _read_back(path: Path) -> SpooledInstance:

@@ -1,4 +1,4 @@
-"""The store: instances under the SHA-256 of their files, written once and never changed.
+"""The store: instances under the SHA-256 of their files, written once, never changed, and removed with an erased subject alone.
 
 A folder of this machine, or anything that fsspec can write (s3://bucket/prefix). On the spool's own file system, an instance
 is put in by a hard link: the spool lets go of its name only once the event is in the log, so no crash leaves it in neither.
@@ -6,6 +6,7 @@ is put in by a hard link: the spool lets go of its name only once the event is i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -33,12 +34,16 @@ class Store:
     def put(self, spooled: SpooledInstance) -> None:
         """Gives the store the spooled file; what is there already is kept. The spool keeps its own name for the file
         until `SpooledInstance.path` is unlinked, so that a crash between the two loses nothing."""
+        self.add(spooled.path, spooled.sha256)
+
+    def add(self, path: Path, sha256: str) -> None:
+        """Gives the store a durable file that has this digest; its own name stays."""
         if self._local is not None:
-            self._link(spooled.path, self._path(spooled.sha256))
+            self._link(path, self._path(sha256))
             return
-        name = self._name(spooled.sha256)
+        name = self._name(sha256)
         if not self._files.exists(name):
-            self._files.put_file(str(spooled.path), name)
+            self._files.put_file(str(path), name)
 
     def open(self, sha256: str) -> BinaryIO:
         """The object, for reading from its start. Raises NotInArchive."""
@@ -77,6 +82,19 @@ class Store:
             return int(self._files.size(self._name(sha256)))
         except FileNotFoundError:
             raise NotInArchive(f"the archive holds no object {sha256}") from None
+
+    def delete(self, sha256: str) -> int:
+        """Removes an object for good, whole or left half-written; gives its bytes, 0 when there is none."""
+        size = 0
+        with contextlib.suppress(FileNotFoundError):
+            size = self.size(sha256) if self.has(sha256) else 0
+            self._files.rm_file(self._name(sha256))
+        if self._local is not None:
+            for partial in self._path(sha256).parent.glob(f".{sha256}.*"):
+                partial.unlink(missing_ok=True)
+            if self._path(sha256).parent.exists():
+                _sync_folder(self._path(sha256).parent)
+        return size
 
     def verify(self, sha256: str) -> None:
         """Reads the object and compares its digest. Raises NotInArchive, ObjectDamaged."""
@@ -118,7 +136,11 @@ def _copy_durably(source: Path, target: Path) -> None:
         write.flush()
         os.fsync(write.fileno())
     os.rename(partial, target)
-    handle = os.open(target.parent, os.O_RDONLY)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import tempfile
 import time
 from enum import StrEnum
@@ -16,9 +17,10 @@ from uuid import UUID
 
 import msgspec
 
+from archive.process_folder import is_alive, own_name
 from archive.store import Store
 from domain import series
-from domain.errors import IndexingIsObsolete
+from domain.errors import IndexingIsObsolete, IndexingNotRequested
 from domain.ids import derived_id, series_stream
 from domain.principal import device
 from domain.series import (
@@ -29,6 +31,7 @@ from domain.series import (
     IndexingResult,
     InstancesStored,
     Series,
+    SeriesErased,
     SeriesIndexed,
     indexing_key,
     join_header,
@@ -36,7 +39,7 @@ from domain.series import (
 from eventlog.aggregate import execute
 from eventlog.appender import CONNECTION_ERRORS
 from eventlog.envelope import RecordedEvent
-from eventlog.errors import EventIdReused, LogUnavailable, VersionConflict
+from eventlog.errors import EventIdReused, LogUnavailable, SubjectKeyDestroyed, VersionConflict
 from eventlog.leases import lease
 from eventlog.log import EventLog
 from workers import metrics
@@ -146,7 +149,7 @@ class Indexer:
         return min(self._settings.min_backoff_s * 2.0 ** (attempt - 1), self._settings.max_backoff_s)
 
     async def _segment(self, task: Task, request: IndexingRequested, recorded: list[RecordedEvent]) -> tuple[IndexingResult, Outcome]:
-        with tempfile.TemporaryDirectory(prefix="anamnesis-fetch-") as folder:
+        with tempfile.TemporaryDirectory(dir=fetch_folder(self._settings)) as folder:
             headers, digests = _headers(recorded)
             files = await asyncio.to_thread(lambda: [self._store.fetch(sha256, Path(folder)) for sha256 in digests])
             try:
@@ -188,11 +191,25 @@ class Indexer:
                 causation_id=request.event_id,
                 event_ids=[event_id],
             )
-        except IndexingIsObsolete:
+        except (IndexingIsObsolete, IndexingNotRequested, SubjectKeyDestroyed):  # the latter two: the subject was erased meanwhile
             return Outcome.OBSOLETE
         except EventIdReused:
             return Outcome.ALREADY_DONE
         return outcome if executed.events else Outcome.ALREADY_DONE
+
+
+def fetch_folder(settings: WorkerSettings) -> Path:
+    """Where series in hand are copied to from an archive elsewhere: in the data folder, so that no copy is left lying about."""
+    folder = settings.data_dir / "fetched" / own_name()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def sweep_fetched(settings: WorkerSettings) -> None:
+    """Removes what workers that were killed have left."""
+    for folder in (settings.data_dir / "fetched").glob("*"):
+        if not is_alive(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _requests(recorded: RecordedEvent, task: Task) -> bool:
@@ -205,7 +222,10 @@ def _headers(recorded: list[RecordedEvent]) -> tuple[list[DicomJson], list[str]]
     headers: list[DicomJson] = []
     digests: list[str] = []
     for event in (r.event for r in recorded):
-        if isinstance(event, InstancesStored):
+        if isinstance(event, SeriesErased):  # what is left of it follows
+            headers.clear()
+            digests.clear()
+        elif isinstance(event, InstancesStored):
             if len(event.headers) != len(event.instances):
                 raise HeadersMissing(f"the headers of series {event.series_uid} were erased with their subject")
             headers.extend(join_header(event.common, own) for own in event.headers)

@@ -27,7 +27,7 @@ from workers.actors import declare_indexing
 from workers.broker import open_broker
 from workers.dispatcher import Dispatcher
 from workers.errors import BrokerNeeded, WorkerError
-from workers.indexing import Indexer
+from workers.indexing import Indexer, sweep_fetched
 from workers.segmentation import Segmentation
 from workers.settings import WorkerSettings
 
@@ -44,6 +44,7 @@ async def open_worker(settings: WorkerSettings, *, dispatch: bool = True) -> Asy
     """Dispatches and works off messages while the block runs. Raises BrokerNeeded and what opening the log raises."""
     if settings.broker_url is None and not dispatch:
         raise BrokerNeeded("a worker without dispatcher needs a broker that others fill: set ANAMNESIS_BROKER_URL")
+    await asyncio.to_thread(sweep_fetched, settings)
     log = await EventLog.open(settings)
     tasks: list[asyncio.Task[None]] = []
     segmentation = Segmentation()

@@ -36,7 +36,10 @@ async def request_quiet(log: EventLog, series_uid: str, segmenter: str) -> Posit
     Raises VersionConflict when something came to the stream meanwhile: perhaps it is not quiet any more.
     """
     recorded = await log.read_stream(series_stream(series_uid))
-    decided = series.request_indexing(fold(recorded), RequestIndexing(series_uid=series_uid, segmenter=segmenter, reason="quiet"))
+    state = fold(recorded)
+    if not state.instances:  # it went with its erased subject, and the read model will hear of it
+        return None
+    decided = series.request_indexing(state, RequestIndexing(series_uid=series_uid, segmenter=segmenter, reason="quiet"))
     if not decided:
         return None
     cause = next(r for r in reversed(recorded) if isinstance(r.event, InstancesStored))
