@@ -11,14 +11,19 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+import server.audit.inquiries
+import server.audit.reads
 import server.dicomweb.router
 import server.fhir.router
 import server.health
 import server.metrics
+import server.reviews
+import server.subjects
 from eventlog.errors import LogUnavailable
-from projections.errors import ProjectionBehind
+from projections.errors import ProjectionBehind, ProjectionIncomplete
 from server.errors import ScopeMissing, TokenInvalid
 from server.fhir.outcome import outcome
+from server.read_models import RETRY_AFTER_S
 from server.services import Services
 
 _logger = logging.getLogger(__name__)
@@ -29,8 +34,10 @@ def create_app(services: Services) -> FastAPI:
     """The application over services that are open."""
     app = FastAPI(title="Anamnesis", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.services = services
-    for part in (server.fhir.router, server.dicomweb.router, server.health, server.metrics):
+    for part in (server.fhir.router, server.dicomweb.router, server.audit.inquiries, server.reviews, server.subjects, server.health, server.metrics):
         app.include_router(part.router)
+    if services.recorder is not None:
+        app.add_middleware(server.audit.reads.Reads, recorder=services.recorder)
     app.add_middleware(server.metrics.Timing)
     app.add_exception_handler(TokenInvalid, _unauthorized)
     app.add_exception_handler(ScopeMissing, _forbidden)
@@ -38,6 +45,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     for unavailable in (LogUnavailable, ProjectionBehind, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
         app.add_exception_handler(unavailable, _unavailable)
+    app.add_exception_handler(ProjectionIncomplete, _incomplete)
     app.add_exception_handler(Exception, _unexpected)
     return app
 
@@ -75,6 +83,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     return _answer(request, 503, "the database does not answer, or is behind: try again", {"Retry-After": "1"})
+
+
+async def _incomplete(request: Request, error: Exception) -> Response:
+    return _answer(request, 503, str(error), {"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -21,3 +21,31 @@ class ScopeMissing(ServerError):
     def __init__(self, scope: str) -> None:
         super().__init__(f"this needs the scope {scope}")
         self.scope = scope
+
+
+class ErasureWaits(ServerError):
+    """Raised when an erasure cannot be carried out to its end now. It goes on when what it waits for is mended."""
+
+
+class PassphraseTooShort(ServerError):
+    """Raised when a signing passphrase would be too easy to guess."""
+
+
+class PassphraseWrong(ServerError):
+    """Raised when a signer did not authenticate again: nothing was signed."""
+
+
+class SignerLocked(ServerError):
+    """Raised after too many wrong passphrases, until some minutes have passed."""
+
+
+class NothingToExport(ServerError):
+    """Raised when no event of the log is about what an auditor asks for."""
+
+
+class NothingKnown(ServerError):
+    """Raised when an auditor asks for something of which the log says nothing."""
+
+
+class DestinationTaken(ServerError):
+    """Raised when something is to be written where something is already."""

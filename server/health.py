@@ -9,7 +9,7 @@ import shutil
 import asyncpg
 from fastapi import APIRouter, Depends, Request, Response
 
-from projections.checkpoint import statuses
+from projections.checkpoint import statuses, without_old_versions
 from server.auth.principals import probe
 from server.services import Services
 
@@ -38,8 +38,10 @@ async def _problems(services: Services) -> list[str]:
     problems: list[str] = []
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_S):
-            paused = [s.name for s in await statuses(services.pool) if s.state == "paused"]
-        problems += [f"projection {name} is paused" for name in paused]
+            found = without_old_versions(await statuses(services.pool), services.runner.projections)
+        ours = {projection.name for projection in services.runner.projections}
+        problems += [f"projection {s.name} is paused" for s in found if s.state == "paused"]
+        problems += [f"projection {s.name} is being built: {s.percent} %" for s in found if s.state == "building" and s.name in ours]
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         problems.append("the database does not answer")
     folder = services.settings.spool_dir

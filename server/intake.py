@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
-from uuid import UUID
 from weakref import WeakValueDictionary
 
 import asyncpg
@@ -30,19 +29,20 @@ from archive.rejects import Rejects
 from archive.spool import Spool, SpooledInstance
 from archive.store import Store
 from domain import series, study, subject
-from domain.errors import DomainError, InstanceOfOtherStudy
+from domain.errors import DomainError, InstanceOfOtherStudy, SubjectIsErased
 from domain.event import Event
-from domain.ids import INTAKE_STREAM, derived_id, series_stream, study_stream, subject_stream
-from domain.intake import FileRefused
+from domain.ids import series_stream, study_stream, subject_stream
 from domain.principal import Principal, PrincipalKind
 from domain.series import InstanceConflicted, InstancesStored, Received, Series, StoredInstance, StoreInstances
 from domain.study import Study
 from domain.subject import Demographics, Subject
 from eventlog.aggregate import load
 from eventlog.envelope import NewEvent, StreamAppend
-from eventlog.errors import EventTooLarge, LogUnavailable, SubjectErased, VersionConflict
+from eventlog.errors import EventTooLarge, LogUnavailable, SubjectKeyDestroyed, VersionConflict
 from eventlog.log import EventLog
 from server.errors import ServerError
+from server.refusal import SUBJECT_ERASED, refuse
+from server.verdict import Verdict
 
 S = TypeVar("S")
 CACHED_STREAMS = 2_000
@@ -53,7 +53,7 @@ CLOSE_TIMEOUT_S = 10.0
 _UID = re.compile(r"[0-9A-Za-z._-]{1,128}")
 DOWN = (LogUnavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """The database does not answer, or not as it should: nothing that an instance can help, so it is tried again."""
-POISON = (DomainError, EventTooLarge, SubjectErased, msgspec.MsgspecError, ValueError, TypeError, OverflowError)
+POISON = (DomainError, EventTooLarge, msgspec.MsgspecError, ValueError, TypeError, OverflowError)
 """The fault of one instance of a batch."""
 _logger = logging.getLogger(__name__)
 
@@ -63,19 +63,6 @@ _WAITING = Gauge("anamnesis_intake_waiting", "Instances handed to the intake and
 
 class IntakeClosed(ServerError):
     """Raised to whoever waits for a verdict when the intake stops."""
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an instance. ``outcome``: stored, duplicate, conflict or refused; ``reason`` is a code."""
-
-    outcome: str
-    reason: str = ""
-    detail: str = ""
-    study_uid: str = ""
-    series_uid: str = ""
-    sop_instance_uid: str = ""
-    sop_class_uid: str = ""
-    position: int | None = None
 
 
 @dataclass(eq=False)
@@ -252,6 +239,11 @@ class Intake:
                 try:
                     await self._append(key, items)
                     return
+                except (SubjectIsErased, SubjectKeyDestroyed):
+                    self._forget(key)
+                    for item in items:
+                        await self._refuse(item, SUBJECT_ERASED, "")
+                    return
                 except InstanceOfOtherStudy as error:
                     for item in items:
                         await self._refuse(item, "other-study", str(error))
@@ -287,14 +279,19 @@ class Intake:
         headers = [item.header for item in items if item.header is not None]
         appends: list[StreamAppend] = []
         known: list[tuple[_States[Any], str, Any, int, Sequence[Event]]] = []
+        unchanged: list[StreamAppend] = []
+        """The subject's stream where nothing is new of it: it must not say meanwhile that the subject is erased."""
 
         async def decide(states: _States[Any], stream: str, decision: Callable[[Any], list[Event]]) -> list[Event]:
             state, version = await states.get(self._log, stream)
             events = decision(state)
+            new = [NewEvent(event=event) for event in events]
+            seen = StreamAppend(stream=stream, events=new, expected_version=version)
             if events:
-                new = [NewEvent(event=event) for event in events]
-                appends.append(StreamAppend(stream=stream, events=new, expected_version=version))
+                appends.append(seen)
                 known.append((states, stream, state, version, events))
+            elif states is self._subjects:
+                unchanged.append(seen)
             return events
 
         person = headers[-1].elements
@@ -314,8 +311,10 @@ class Intake:
         )
         decided = await decide(self._series, series_stream(series_uid), lambda state: series.store_instances(state, command))
         position: int | None = None
-        if appends:
-            position = (await self._log.append(appends, principal=principal)).last
+        if not appends:
+            await self._still_as_seen(unchanged)
+        else:
+            position = (await self._log.append([*appends, *unchanged], principal=principal)).last
             for states, stream, state, version, events in known:
                 states.advance(stream, state, version, events)
         self._answer(items, decided, position)
@@ -349,40 +348,41 @@ class Intake:
                 ),
             )
 
+    async def _still_as_seen(self, streams: Sequence[StreamAppend]) -> None:
+        """Raises VersionConflict."""
+        for seen in streams:
+            version = await self._log.pool.fetchval(
+                "SELECT version FROM event WHERE stream = $1 ORDER BY version DESC LIMIT 1", seen.stream
+            )
+            if version != seen.expected_version:
+                raise VersionConflict(seen.stream, seen.expected_version or 0, version)
+
     async def _refuse(self, item: _Item, reason: str, detail: str) -> None:
         spooled = item.spooled
-        kept = await asyncio.to_thread(self._rejects.keep, spooled.path, reason=reason, detail=detail, door=spooled.door)
-        event = FileRefused(
-            reject_id=kept.reject_id,
-            sha256=kept.sha256,
-            size=kept.size,
-            reason=reason,
-            detail=detail,
-            door=spooled.door,
-            sop_instance_uid=spooled.sop_instance_uid or None,
-        )
-        event_id: UUID = derived_id("refused", kept.reject_id, spooled.door, detail)
         while True:
             try:
-                appended = await self._log.append(
-                    [StreamAppend(stream=INTAKE_STREAM, events=[NewEvent(event=event, event_id=event_id)])],
+                verdict = await refuse(
+                    self._log,
+                    self._rejects,
+                    spooled.path,
+                    reason=reason,
+                    detail=detail,
+                    door=spooled.door,
                     principal=item.principal,
+                    sop_class_uid=spooled.sop_class_uid,
+                    sop_instance_uid=spooled.sop_instance_uid,
+                    once=True,
                 )
                 break
+            except FileNotFoundError:
+                self._settle(item, Verdict(outcome="duplicate", reason="taken by another process"))
+                return
             except DOWN:
                 await asyncio.sleep(RETRY_S)
+        if verdict.reason == SUBJECT_ERASED:  # it was put into the store before anybody looked at whose it is
+            await asyncio.to_thread(self._store.delete, spooled.sha256)
         spooled.path.unlink(missing_ok=True)
-        self._settle(
-            item,
-            Verdict(
-                outcome="refused",
-                reason=reason,
-                detail=detail,
-                sop_instance_uid=spooled.sop_instance_uid,
-                sop_class_uid=spooled.sop_class_uid,
-                position=appended.last,
-            ),
-        )
+        self._settle(item, verdict)
 
     def _settle(self, item: _Item, result: Verdict | Exception) -> None:
         self._undecided.discard(item)

@@ -8,13 +8,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from projections.checkpoint import statuses
+from projections.checkpoint import statuses, without_old_versions
 from server.auth.principals import requires
 from server.services import Services
 
 _HEAD = Gauge("anamnesis_log_position", "Position of the last event")
 _LAG = Gauge("anamnesis_projection_lag_events", "Events that a projection has not applied yet", ["projection"])
 _PAUSED = Gauge("anamnesis_projection_paused", "1 while a projection is paused", ["projection"])
+_STATE = Gauge("anamnesis_projection_state", "1 for the state that a projection is in", ["projection", "state"])
 _SPOOL = Gauge("anamnesis_spool_instances", "Committed instances that wait in the spool")
 _DURATION = Histogram("anamnesis_http_request_seconds", "Time to the answer's first byte", ["method", "route", "status"])
 
@@ -30,9 +31,11 @@ async def metrics(request: Request) -> Response:
     services: Services = request.app.state.services
     _HEAD.set(await services.log.head())
     _SPOOL.set(services.spool.depth())
-    for status in await statuses(services.pool):
+    for status in without_old_versions(await statuses(services.pool), services.runner.projections):
         _LAG.labels(status.name).set(status.lag)
         _PAUSED.labels(status.name).set(status.state == "paused")
+        for state in ("building", "live", "paused"):
+            _STATE.labels(status.name, state).set(status.state == state)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

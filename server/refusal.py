@@ -1,17 +1,26 @@
-"""What never gets as far as the spool: kept in the rejects folder, and said in the log with its reason."""
+"""What is refused: kept in the rejects folder, and said in the log with its reason. Of an erased subject nothing is kept."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
-from archive.rejects import Rejects
-from domain.ids import INTAKE_STREAM
+from archive.identity import patient_number
+from archive.rejects import RejectedFile, Rejects
+from domain import subject
+from domain.ids import INTAKE_STREAM, SubjectId, derived_id, subject_stream
 from domain.intake import FileRefused
 from domain.principal import Principal
-from eventlog.envelope import NewEvent, StreamAppend
+from domain.subject import Subject
+from eventlog.aggregate import load
+from eventlog.envelope import NewEvent, StreamAppend, new_event_id
 from eventlog.log import EventLog
-from server.intake import Verdict
+from eventlog.vault import Vault
+from server.verdict import Verdict
+
+SUBJECT_ERASED = "subject-erased"
+_ERASED_DETAIL = "the subject was erased: nothing of it is taken in, and no copy was kept"
 
 
 async def refuse(
@@ -25,25 +34,60 @@ async def refuse(
     principal: Principal,
     sop_class_uid: str = "",
     sop_instance_uid: str = "",
+    once: bool = False,
 ) -> Verdict:
-    """Copies the bytes at ``path``, which stays as it is. Durable on return. Raises LogUnavailable."""
-    kept = await asyncio.to_thread(rejects.keep, path, reason=reason, detail=detail, door=door)
+    """Copies the bytes at ``path``, which stays as it is. Durable on return. ``once``: the same refusal again is nothing new.
+
+    Raises LogUnavailable.
+    """
+    kept = await _keep(log, rejects, path, reason=reason, detail=detail, door=door)
+    erased = kept.reason == SUBJECT_ERASED
     event = FileRefused(
         reject_id=kept.reject_id,
         sha256=kept.sha256,
         size=kept.size,
-        reason=reason,
-        detail=detail,
+        reason=kept.reason,
+        detail=kept.detail,
         door=door,
-        sop_instance_uid=sop_instance_uid or None,
+        sop_instance_uid=None if erased else sop_instance_uid or None,
     )
-    append = StreamAppend(stream=INTAKE_STREAM, events=[NewEvent(event=event)])
+    event_id: UUID = derived_id("refused", kept.reject_id, door, kept.detail) if once else new_event_id()
+    append = StreamAppend(stream=INTAKE_STREAM, events=[NewEvent(event=event, event_id=event_id)])
     appended = await log.append([append], principal=principal)
     return Verdict(
         outcome="refused",
-        reason=reason,
-        detail=detail,
+        reason=kept.reason,
+        detail=kept.detail,
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
         position=appended.last,
     )
+
+
+def subject_of_file(vault: Vault, path: Path) -> SubjectId | None:
+    """Whose these bytes are; None where they do not say. Raises FileNotFoundError."""
+    number = patient_number(path)
+    return vault.subject_id(number.patient_id, number.issuer, otherwise=number.study_uid) if number is not None else None
+
+
+async def is_going(log: EventLog, subject_id: str) -> bool:
+    """Whether this subject is erased, or about to be: nothing of it may be written to the disk any more."""
+    state, _ = await load(log, subject_stream(subject_id), Subject(), subject.evolve)
+    return state.is_going
+
+
+async def _keep(log: EventLog, rejects: Rejects, path: Path, *, reason: str, detail: str, door: str) -> RejectedFile:
+    if reason == SUBJECT_ERASED:
+        return await asyncio.to_thread(_named_only, rejects, path, door)
+    of = await asyncio.to_thread(subject_of_file, log.vault, path)
+    if of is not None and await is_going(log, of):
+        return await asyncio.to_thread(_named_only, rejects, path, door)
+    kept = await asyncio.to_thread(rejects.keep, path, reason=reason, detail=detail, door=door)
+    if of is not None and await is_going(log, of):  # it began while the copy was made, and may have looked here before
+        await asyncio.to_thread(rejects.remove, kept.reject_id)
+        return await asyncio.to_thread(_named_only, rejects, path, door)
+    return kept
+
+
+def _named_only(rejects: Rejects, path: Path, door: str) -> RejectedFile:
+    return rejects.name(path, reason=SUBJECT_ERASED, detail=_ERASED_DETAIL, door=door)

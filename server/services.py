@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
@@ -17,15 +17,19 @@ from eventlog.database import database_url
 from eventlog.errors import EmbeddedDatabaseFailed
 from eventlog.log import EventLog
 from eventlog.schema import migrate
+from eventlog.sealer import run_sealer
 from projections.dicom.projection import DicomProjection
 from projections.dispatch.projection import DispatchProjection
 from projections.fhir.projection import FhirProjection
+from projections.ledger.projection import LedgerProjection
 from projections.projection import Projection
 from projections.runner import Runner
+from server.audit.recorder import AccessRecorder
 from server.auth.oidc import OidcVerifier
 from server.auth.principals import Verifiers
 from server.auth.tokens import TokenVerifier
 from server.dimse.own_process import DimseProcess
+from server.erasure.eraser import Eraser
 from server.intake import Intake
 from server.settings import ServerSettings
 
@@ -35,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 def projections() -> Sequence[Projection]:
     """The read models that this server keeps."""
-    return (FhirProjection(), DicomProjection())
+    return (FhirProjection(), DicomProjection(), LedgerProjection())
 
 
 def all_projections() -> Sequence[Projection]:
@@ -54,7 +58,11 @@ class Services:
     intake: Intake
     verifiers: Verifiers
     runner: Runner
+    recorder: AccessRecorder | None = None
+    """None where reads are not audited."""
     dimse: DimseProcess | None = None
+    complete: set[str] = field(default_factory=set)
+    """Read models that are known to have held the whole log once."""
 
 
 @asynccontextmanager
@@ -76,8 +84,14 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
         runner = Runner(log, projections())
         await runner.prepare()
         _background(stack, runner.run())
+        _background(stack, run_sealer(log, settings.seal_every_s))
         if settings.database_url is None:
             _background(stack, _keep_database_up(settings))
+        recorder = None
+        if settings.audit_reads:
+            recorder = AccessRecorder(log)
+            stack.push_async_callback(recorder.close)
+            _background(stack, recorder.run())
         services = Services(
             settings=settings,
             log=log,
@@ -88,7 +102,9 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             intake=intake,
             verifiers=Verifiers(tokens=TokenVerifier(log.pool), oidc=oidc),
             runner=runner,
+            recorder=recorder,
         )
+        _background(stack, Eraser(log, store, spool, rejects, projections()).run())
         taken_up = intake.resume()
         if taken_up:
             _logger.info("%d instances of the spool are taken up", taken_up)

@@ -33,8 +33,10 @@ class ServerSettings(LogSettings, ArchiveSettings):
     allowed_ae_titles: list[str] = Field([], description="Calling AE titles that may store (JSON list); empty: any, from loopback alone")
     max_associations: int = Field(32, description="Associations at the same time", ge=1)
     allow_plain_text_beyond_loopback: bool = Field(False, description="Serve without TLS on other than loopback addresses")
+    seal_every_s: float = Field(10.0, description="A signed checkpoint of the log this often (seconds), while events come", gt=0, le=60)
     oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose JWTs are accepted")
     oidc_audience: str | None = Field(None, description="Audience that such JWTs must name")
+    audit_reads: bool = Field(True, description="Record in the log who reads, searches, logs in and is refused")
     intake_linger_s: float = Field(0.5, description="How long instances of a series are gathered for one event while an association lasts", ge=0, le=10)
 
     def refuse_unsafe(self) -> None:

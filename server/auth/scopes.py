@@ -7,6 +7,9 @@ SCOPES = {
     "dicom:read": "QIDO-RS and WADO-RS; headers and pixels hold identities",
     "dicom:write": "STOW-RS",
     "identities:read": "names, birth dates and record numbers in FHIR answers",
+    "audit:read": "checkpoints, proofs and timelines; subjects by pseudonym",
+    "reviews:write": "review findings, and sign what one did",
+    "subjects:erase": "ask for, confirm or refuse the erasure of a subject, and place or lift a legal hold",
     "metrics:read": "GET /metrics",
     "admin": "all of it",
 }

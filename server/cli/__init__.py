@@ -40,12 +40,19 @@ COMMANDS = {
     "ingest": "server.cli.ingest:ingest",
     "demo": "server.cli.demo:demo",
     "events": "server.cli.events:events",
+    "review": "server.cli.review:review",
     "settings": "server.cli.show_settings:settings",
+    "restore": "server.cli.restore:restore",
 }
 GROUPS = {
+    "audit": "server.cli.audit:app",
+    "sign": "server.cli.sign:app",
     "token": "server.cli.token:app",
+    "subject": "server.cli.subject:app",
+    "keys": "server.cli.keys:app",
     "projections": "server.cli.projections:app",
     "db": "server.cli.db:app",
+    "backup": "server.cli.backup:app",
 }
 
 

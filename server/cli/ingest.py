@@ -31,9 +31,10 @@ from archive.store import Store
 from domain.principal import Principal, PrincipalKind
 from eventlog.log import EventLog
 from server.cli.files import Found, Unusable, count_files, find_files
-from server.intake import Intake, Verdict
+from server.intake import Intake
 from server.refusal import refuse
 from server.settings import ServerSettings
+from server.verdict import Verdict
 
 PRINCIPAL = Principal(id="door:ingest", kind=PrincipalKind.DEVICE)
 MAX_UNDECIDED = 400

@@ -11,8 +11,8 @@ from pydantic_settings import BaseSettings
 from server.settings import ServerSettings
 
 PREFIX = "ANAMNESIS_"
-NOT_SETTINGS = ("ANAMNESIS_TEST_", "ANAMNESIS_BENCH_")
-"""What only tests and benchmarks read."""
+NOT_SETTINGS = ("ANAMNESIS_TEST_", "ANAMNESIS_BENCH_", "ANAMNESIS_TOKEN")
+"""What only tests and benchmarks read, and the token of whoever acts at the command line."""
 
 
 def settings_classes() -> list[type[BaseSettings]]:

@@ -17,16 +17,16 @@ from archive import frames as archived
 from archive.frames import Frame
 from archive.part10 import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from archive.store import Store
-from server.auth.principals import requires
 from server.dicomweb.accept import OCTET_STREAM, MediaRange, accepted, covers
 from server.dicomweb.caching import cached, etag_headers
 from server.dicomweb.errors import NotAcceptable, RequestInvalid
 from server.dicomweb.located import located, require_frames
 from server.dicomweb.problem import ProblemRoute
 from server.dicomweb.targets import Target, find_target
+from server.read_models import reads
 from server.services import Services
 
-router = APIRouter(route_class=ProblemRoute, dependencies=[Depends(requires("dicom:read"))], tags=["WADO-RS"])
+router = APIRouter(route_class=ProblemRoute, dependencies=[Depends(reads("dicom:read", "dicom"))], tags=["WADO-RS"])
 
 _NATIVE = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """Of native frames, both mean the same bytes."""
@@ -37,14 +37,14 @@ async def retrieve_frames(request: Request, study_uid: str, series_uid: str, sop
     """Frames by number, counted from 1, divided by commas."""
     services: Services = request.app.state.services
     numbers = frame_numbers(frame_list)
-    target = await find_target(services.pool, study_uid, series_uid, sop_instance_uid)
+    target = await find_target(request, study_uid, series_uid, sop_instance_uid)
     require_frames(target, numbers)
     ranges = accepted(request)
     first, form = await run_in_threadpool(_first, services.store, target, numbers, ranges)
     digest = f"{target.sha256}-{','.join(map(str, numbers))}-{'' if form.in_parts else 'single-'}{first.transfer_syntax_uid}"
-    if (unchanged := cached(request, digest)) is not None:
+    if (unchanged := cached(request, digest, target.as_of)) is not None:
         return unchanged
-    headers = etag_headers(digest)
+    headers = etag_headers(digest, target.as_of)
     content_type = f"{form.media_type}; transfer-syntax={first.transfer_syntax_uid}"
     if not form.in_parts:
         return Response(first.data, headers=headers, media_type=content_type)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from server.auth.principals import requires
+from server.as_of import HEADER
+from server.audit.reads import saw_studies
 from server.dicomweb import answers
 from server.dicomweb.accept import json_type
+from server.dicomweb.as_of import asked_position
 from server.dicomweb.keys import Level
 from server.dicomweb.problem import ProblemRoute
 from server.dicomweb.search import Search, parse_search
 from server.dicomweb.statements import COUNT_AHEAD, statement
+from server.read_models import reads
 from server.services import Services
 
-router = APIRouter(route_class=ProblemRoute, dependencies=[Depends(requires("dicom:read"))], tags=["QIDO-RS"])
+router = APIRouter(route_class=ProblemRoute, dependencies=[Depends(reads("dicom:read", "dicom"))], tags=["QIDO-RS"])
 
 
 @router.get("/studies")
@@ -57,13 +60,16 @@ async def _answer(request: Request, search: Search) -> Response:
     """200 with the matches, or 204 when there are none (PS3.18, 8.3.4.4.1); a Warning says that there are more."""
     media_type = json_type(request)
     services: Services = request.app.state.services
-    sql, parameters = statement(search)
+    sql, parameters = statement(search, await asked_position(request))
     rows = await services.pool.fetch(sql, *parameters)
+    headers = {"Cache-Control": "no-store", HEADER: str(rows[0]["as_of"])}
+    if rows[0]["study_uid"] is None:
+        rows = []
+    saw_studies(request, (row["study_uid"] for row in rows))
     warnings = list(search.warnings)
     if rows and (remaining := rows[0]["found"] - len(rows)):
         at_least = "at least " if remaining >= COUNT_AHEAD else ""
         warnings.append(f"There are {at_least}{remaining} additional results that can be requested")
-    headers = {"Cache-Control": "no-store"}
     if warnings:
         headers["Warning"] = ", ".join(f'299 anamnesis "{text}"' for text in warnings)
     if not rows:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from archive import frames as archived
-from server.auth.principals import requires
 from server.dicomweb.accept import accepted
 from server.dicomweb.caching import cached, etag_headers
 from server.dicomweb.errors import NotAcceptable, NotRenderable, QueryInvalid
@@ -16,9 +15,10 @@ from server.dicomweb.frames import frame_numbers
 from server.dicomweb.located import located, require_frames
 from server.dicomweb.problem import ProblemRoute
 from server.dicomweb.targets import Target, find_target, find_targets
+from server.read_models import reads
 from server.services import Services
 
-router = APIRouter(route_class=ProblemRoute, dependencies=[Depends(requires("dicom:read"))], tags=["WADO-RS"])
+router = APIRouter(route_class=ProblemRoute, dependencies=[Depends(reads("dicom:read", "dicom"))], tags=["WADO-RS"])
 
 THUMBNAIL = (128, 128)
 """Width and height in pixels, unless the client says otherwise."""
@@ -30,47 +30,41 @@ _INSTANCE = "/studies/{study_uid}/series/{series_uid}/instances/{sop_instance_ui
 @router.get(f"{_INSTANCE}/rendered")
 async def render_instance(request: Request, study_uid: str, series_uid: str, sop_instance_uid: str) -> Response:
     """The instance as a picture; of several frames, the first."""
-    services: Services = request.app.state.services
-    return await _picture(request, await find_target(services.pool, study_uid, series_uid, sop_instance_uid), 1)
+    return await _picture(request, await find_target(request, study_uid, series_uid, sop_instance_uid), 1)
 
 
 @router.get(f"{_INSTANCE}/frames/{{frame_list}}/rendered")
 async def render_frame(request: Request, study_uid: str, series_uid: str, sop_instance_uid: str, frame_list: str) -> Response:
     """One frame as a picture."""
-    services: Services = request.app.state.services
     number = _only(frame_numbers(frame_list))
-    return await _picture(request, await find_target(services.pool, study_uid, series_uid, sop_instance_uid), number)
+    return await _picture(request, await find_target(request, study_uid, series_uid, sop_instance_uid), number)
 
 
 @router.get(f"{_INSTANCE}/frames/{{frame_list}}/thumbnail")
 async def frame_thumbnail(request: Request, study_uid: str, series_uid: str, sop_instance_uid: str, frame_list: str) -> Response:
     """One frame as a small picture."""
-    services: Services = request.app.state.services
     number = _only(frame_numbers(frame_list))
-    target = await find_target(services.pool, study_uid, series_uid, sop_instance_uid)
+    target = await find_target(request, study_uid, series_uid, sop_instance_uid)
     return await _picture(request, target, number, THUMBNAIL)
 
 
 @router.get(f"{_INSTANCE}/thumbnail")
 async def instance_thumbnail(request: Request, study_uid: str, series_uid: str, sop_instance_uid: str) -> Response:
     """The middle frame of the instance as a small picture."""
-    services: Services = request.app.state.services
-    target = await find_target(services.pool, study_uid, series_uid, sop_instance_uid)
+    target = await find_target(request, study_uid, series_uid, sop_instance_uid)
     return await _picture(request, target, (target.frames + 1) // 2, THUMBNAIL)
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/thumbnail")
 async def series_thumbnail(request: Request, study_uid: str, series_uid: str) -> Response:
     """The middle instance of the series as a small picture."""
-    services: Services = request.app.state.services
-    return await _middle(request, await find_targets(services.pool, study_uid, series_uid))
+    return await _middle(request, await find_targets(request, study_uid, series_uid))
 
 
 @router.get("/studies/{study_uid}/thumbnail")
 async def study_thumbnail(request: Request, study_uid: str) -> Response:
     """The middle instance of the study's first series with pixels as a small picture."""
-    services: Services = request.app.state.services
-    targets = await find_targets(services.pool, study_uid)
+    targets = await find_targets(request, study_uid)
     first = next((target.series_uid for target in targets if target.has_pixel_data), None)
     return await _middle(request, [target for target in targets if target.series_uid == first])
 
@@ -92,14 +86,14 @@ async def _picture(request: Request, target: Target, number: int, viewport: tupl
         raise NotRenderable(f"instance {target.sop_instance_uid} has no pixel data: there is nothing to render")
     require_frames(target, [number])
     digest = f"{target.sha256}-{number}-{media_type}-{window}-{viewport}-{quality}".replace(" ", "")
-    if (unchanged := cached(request, digest)) is not None:
+    if (unchanged := cached(request, digest, target.as_of)) is not None:
         return unchanged
 
     def render() -> bytes:
         with located(services.store, target) as path:
             return archived.rendered(path, number, window=window, viewport=viewport, media_type=media_type, quality=quality)
 
-    return Response(await run_in_threadpool(render), headers=etag_headers(digest), media_type=media_type)
+    return Response(await run_in_threadpool(render), headers=etag_headers(digest, target.as_of), media_type=media_type)
 
 
 def _only(numbers: list[int]) -> int:

@@ -14,37 +14,37 @@ from fastapi.responses import StreamingResponse
 
 from archive.errors import NotInArchive
 from archive.store import Store
-from server.auth.principals import requires
 from server.dicomweb.accept import DICOM, MediaRange, accepted, covers
 from server.dicomweb.caching import cached, etag_headers
 from server.dicomweb.errors import BytesMissing, NotAcceptable
 from server.dicomweb.multipart import CHUNK_BYTES, Multipart, Part
 from server.dicomweb.problem import ProblemRoute
 from server.dicomweb.targets import Target, find_target, find_targets
+from server.read_models import reads
 from server.services import Services
 
-router = APIRouter(route_class=ProblemRoute, dependencies=[Depends(requires("dicom:read"))], tags=["WADO-RS"])
+router = APIRouter(route_class=ProblemRoute, dependencies=[Depends(reads("dicom:read", "dicom"))], tags=["WADO-RS"])
 
 
 @router.get("/studies/{study_uid}")
 async def retrieve_study(request: Request, study_uid: str) -> Response:
     """All instances of a study."""
     services: Services = request.app.state.services
-    return await _answer(request, services.store, await find_targets(services.pool, study_uid), is_single=False)
+    return await _answer(request, services.store, await find_targets(request, study_uid), is_single=False)
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}")
 async def retrieve_series(request: Request, study_uid: str, series_uid: str) -> Response:
     """All instances of a series."""
     services: Services = request.app.state.services
-    return await _answer(request, services.store, await find_targets(services.pool, study_uid, series_uid), is_single=False)
+    return await _answer(request, services.store, await find_targets(request, study_uid, series_uid), is_single=False)
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances/{sop_instance_uid}")
 async def retrieve_instance(request: Request, study_uid: str, series_uid: str, sop_instance_uid: str) -> Response:
     """One instance: as the one part of a multipart answer, or by itself as application/dicom."""
     services: Services = request.app.state.services
-    target = await find_target(services.pool, study_uid, series_uid, sop_instance_uid)
+    target = await find_target(request, study_uid, series_uid, sop_instance_uid)
     return await _answer(request, services.store, [target], is_single=True)
 
 
@@ -53,13 +53,13 @@ async def _answer(request: Request, store: Store, targets: Sequence[Target], *, 
     parts = [_part(store, target) for target in targets]
     multipart = Multipart(parts, DICOM)
     digest = multipart.digest if in_parts else targets[0].sha256
-    if (unchanged := cached(request, digest)) is not None:
+    if (unchanged := cached(request, digest, targets[0].as_of)) is not None:
         return unchanged
     try:
         (await run_in_threadpool(parts[0].open)).close()
     except NotInArchive:
         raise BytesMissing(f"the archive lacks the bytes of instance {targets[0].sop_instance_uid}") from None
-    headers = etag_headers(digest)
+    headers = etag_headers(digest, targets[0].as_of)
     if in_parts:
         headers["Content-Length"] = str(multipart.content_length)
         return StreamingResponse(multipart.stream(), headers=headers, media_type=multipart.content_type)

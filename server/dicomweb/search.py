@@ -12,6 +12,7 @@ import msgspec
 from pydicom.datadict import tag_for_keyword
 
 from projections.dicom import attributes as a
+from server.as_of import PARAMETER
 from server.dicomweb.errors import QueryInvalid
 from server.dicomweb.keys import Key, Level, find_key
 from server.dicomweb.matching import Parameters, condition
@@ -97,7 +98,7 @@ def parse_search(level: Level, query: Iterable[tuple[str, str]], study_uid: str 
 
 
 _CONTROL = frozenset(
-    {"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "accept", "charset"}
+    {"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "accept", "charset", PARAMETER}
 )
 
 

@@ -6,16 +6,14 @@ what the first page does. ``found`` counts up to COUNT_AHEAD results beyond the 
 
 from __future__ import annotations
 
+from domain.ids import Position
+from projections.dicom.projection import SCHEMA
+from server.dicomweb.as_of import AS_IT_STANDS, Rows, as_of
 from server.dicomweb.keys import Level
 from server.dicomweb.search import Search
 
 COUNT_AHEAD = 1000
 
-_STUDY = "dicom_v1.study s"
-_SERIES = f"{_STUDY} JOIN dicom_v1.series e ON e.study_uid = s.study_uid"
-_INSTANCE = f"{_SERIES} JOIN dicom_v1.instance i ON i.series_uid = e.series_uid"
-
-_FROM = {Level.STUDY: _STUDY, Level.SERIES: _SERIES, Level.INSTANCE: _INSTANCE}
 _KEYS = {
     Level.STUDY: "s.study_date, s.study_uid",
     Level.SERIES: "s.study_date, s.study_uid, e.series_number, e.series_uid",
@@ -26,21 +24,10 @@ _ORDER = {
     Level.SERIES: "study_date DESC, study_uid, series_number, series_uid",
     Level.INSTANCE: "study_date DESC, study_uid, series_number, series_uid, instance_number, sop_instance_uid",
 }
-_ROWS = {
-    Level.STUDY: "JOIN dicom_v1.study s USING (study_uid)",
-    Level.SERIES: "JOIN dicom_v1.series e USING (series_uid)",
-    Level.INSTANCE: "JOIN dicom_v1.instance i USING (sop_instance_uid, series_uid)",
-}
 _READY_MADE = {
     Level.STUDY: "page.study_uid, s.answer_before, s.answer_beyond",
     Level.SERIES: "page.study_uid, page.series_uid, e.answer_before, e.answer_beyond",
     Level.INSTANCE: "page.study_uid, page.series_uid, page.sop_instance_uid, i.answer_before, i.answer_beyond",
-}
-_WHOLE_ROWS = {
-    Level.STUDY: "JOIN dicom_v1.study s USING (study_uid)",
-    Level.SERIES: "JOIN dicom_v1.study s USING (study_uid) JOIN dicom_v1.series e USING (series_uid)",
-    Level.INSTANCE: "JOIN dicom_v1.study s USING (study_uid) JOIN dicom_v1.series e USING (series_uid)"
-    " JOIN dicom_v1.instance i USING (sop_instance_uid, series_uid) JOIN dicom_v1.shared_header h ON h.position = i.position",
 }
 _OF_STUDY = "s.attributes AS study_attributes, s.answer_before AS study_before, s.answer_beyond AS study_beyond"
 _OF_SERIES = "e.attributes AS series_attributes, e.answer_before AS series_before, e.answer_beyond AS series_beyond"
@@ -52,23 +39,58 @@ _WHOLE = {
 }
 
 
-def statement(search: Search) -> tuple[str, list[object]]:
-    """The SQL of a search, and its parameters."""
+def statement(search: Search, position: Position | None = None) -> tuple[str, list[object]]:
+    """The SQL of a search as of a position, or as it stands, and its parameters.
+
+    It gives one row at least: each has the position in ``as_of``, and ``study_uid`` is null where nothing was found.
+    """
     level = search.level
     parameters = search.parameters
     offset, limit = parameters.bind(search.offset), parameters.bind(search.limit)
-    columns, rows = (_READY_MADE, _ROWS) if search.is_ready_made else (_WHOLE, _WHOLE_ROWS)
+    rows = as_of(parameters.bind(position)) if position is not None else AS_IT_STANDS
+    columns, joined = (_READY_MADE[level], _ready_made(level, rows)) if search.is_ready_made else (_WHOLE[level], _whole(level, rows))
     order = _ORDER[level]
     return (
         f"""
         WITH ahead AS MATERIALIZED (
-            SELECT {_KEYS[level]} FROM {_FROM[level]}
-            WHERE {" AND ".join(search.conditions) or "true"}
+            SELECT {_KEYS[level]} FROM {_matched(level, rows)}
+            WHERE {" AND ".join([*search.conditions, rows.held("s")])}
             ORDER BY {order} OFFSET {offset}::bigint LIMIT {limit}::bigint + {COUNT_AHEAD}
         ), page AS (SELECT * FROM ahead ORDER BY {order} LIMIT {limit}::bigint)
-        SELECT (SELECT count(*) FROM ahead) AS found, {columns[level]}
-        FROM page {rows[level]}
+        SELECT {rows.position} AS as_of, (SELECT count(*) FROM ahead) AS found, {columns}
+        FROM (VALUES (1)) AS always LEFT JOIN (page {joined}) ON true
         ORDER BY {", ".join("page." + part for part in order.split(", "))}
         """,
         parameters,
     )
+
+
+def _matched(level: Level, rows: Rows) -> str:
+    """The levels that a search looks at, joined."""
+    found = f"{rows.study} s"
+    if level >= Level.SERIES:
+        found += f" JOIN {rows.series} e ON e.study_uid = s.study_uid AND {rows.held('e')}"
+    if level is Level.INSTANCE:
+        found += f" JOIN {SCHEMA}.instance i ON i.series_uid = e.series_uid AND {rows.was_there('i')}"
+    return found
+
+
+def _ready_made(level: Level, rows: Rows) -> str:
+    """The rows of a page whose answers are ready-made."""
+    match level:
+        case Level.STUDY:
+            return f"JOIN {rows.study} s ON s.study_uid = page.study_uid AND {rows.held('s')}"
+        case Level.SERIES:
+            return f"JOIN {rows.series} e ON e.series_uid = page.series_uid AND {rows.held('e')}"
+        case Level.INSTANCE:
+            return f"JOIN {SCHEMA}.instance i ON i.sop_instance_uid = page.sop_instance_uid AND i.series_uid = page.series_uid"
+
+
+def _whole(level: Level, rows: Rows) -> str:
+    """The rows of a page with all that is known on each level."""
+    joined = _ready_made(Level.STUDY, rows)
+    if level >= Level.SERIES:
+        joined += f" {_ready_made(Level.SERIES, rows)}"
+    if level is Level.INSTANCE:
+        joined += f" {_ready_made(level, rows)} JOIN {SCHEMA}.shared_header h ON h.position = i.position"
+    return joined

@@ -29,9 +29,10 @@ from server.dicomweb.answers import service_url
 from server.dicomweb.body import Arrived, NoInstance, PartsParser, PartWriter
 from server.dicomweb.errors import DicomWebError, RequestInvalid
 from server.dicomweb.problem import ProblemRoute
-from server.intake import Verdict, sender_of
+from server.intake import sender_of
 from server.refusal import refuse
 from server.services import Services
+from server.verdict import Verdict
 
 router = APIRouter(route_class=ProblemRoute, tags=["STOW-RS"])
 Writer = Annotated[Authenticated, Depends(requires("dicom:write"))]
@@ -41,8 +42,8 @@ CHUNK_BYTES = 512 * 1024
 VERDICT_TIMEOUT_S = 60.0
 PROJECTION_TIMEOUT_S = 10.0
 
-_CANNOT_UNDERSTAND, _OTHER_STUDY, _DUPLICATE_UID = 0xC000, 0xA901, 0x0111
-_FAILURE_REASONS = {"other-study": _OTHER_STUDY, "other-bytes-under-known-uid": _DUPLICATE_UID}
+_CANNOT_UNDERSTAND, _OTHER_STUDY, _DUPLICATE_UID, _NOT_AUTHORIZED = 0xC000, 0xA901, 0x0111, 0x0124
+_FAILURE_REASONS = {"other-study": _OTHER_STUDY, "other-bytes-under-known-uid": _DUPLICATE_UID, "subject-erased": _NOT_AUTHORIZED}
 """(0008,1197) for a reason code: PS3.18, table I.2-2, and PS3.7, annex C, where that has none; else C000H."""
 
 

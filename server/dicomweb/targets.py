@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncpg
 import msgspec
+from fastapi import Request
 
+from projections.dicom.projection import SCHEMA
+from server.dicomweb.as_of import Rows, fetch
 from server.dicomweb.errors import TargetNotFound
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance to be retrieved. ``size`` is that of the stored Part 10 file in bytes."""
+    """An instance to be retrieved. ``size`` is that of the stored Part 10 file in bytes, ``as_of`` the position of the answer."""
 
     study_uid: str
     series_uid: str
@@ -19,42 +21,58 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     frames: int
     has_pixel_data: bool
+    as_of: int
 
 
-_COLUMNS = "i.study_uid, i.series_uid, i.sop_instance_uid, i.transfer_syntax_uid, i.sha256, i.size, i.frames, i.has_pixel_data"
-_OF_STUDY = f"""
-    SELECT {_COLUMNS} FROM dicom_v1.series e JOIN dicom_v1.instance i ON i.series_uid = e.series_uid
-    WHERE e.study_uid = $1 ORDER BY e.series_number, e.series_uid, i.instance_number, i.sop_instance_uid
-"""
-_OF_SERIES = f"""
-    SELECT {_COLUMNS} FROM dicom_v1.instance i WHERE i.study_uid = $1 AND i.series_uid = $2
-    ORDER BY i.instance_number, i.sop_instance_uid
-"""
-_INSTANCE = f"""
-    SELECT {_COLUMNS} FROM dicom_v1.instance i
-    WHERE i.study_uid = $1 AND i.series_uid = $2 AND i.sop_instance_uid = $3
-"""
+def _columns(rows: Rows) -> str:
+    return (
+        "i.study_uid, i.series_uid, i.sop_instance_uid, i.transfer_syntax_uid, i.sha256, i.size, i.frames, i.has_pixel_data,"
+        f" {rows.position} AS as_of"
+    )
 
 
-async def find_targets(pool: asyncpg.Pool, study_uid: str, series_uid: str | None = None) -> list[Target]:
-    """All instances of a study or series, in order. Raises TargetNotFound."""
+def _of_study(rows: Rows) -> str:
+    return f"""
+        SELECT {_columns(rows)} FROM {rows.series} e JOIN {SCHEMA}.instance i ON i.series_uid = e.series_uid
+        WHERE e.study_uid = $1 AND {rows.held("e")} AND {rows.was_there("i")}
+        ORDER BY e.series_number, e.series_uid, i.instance_number, i.sop_instance_uid
+    """
+
+
+def _of_series(rows: Rows) -> str:
+    return f"""
+        SELECT {_columns(rows)} FROM {SCHEMA}.instance i
+        WHERE i.study_uid = $1 AND i.series_uid = $2 AND {rows.was_there("i")}
+        ORDER BY i.instance_number, i.sop_instance_uid
+    """
+
+
+def _instance(rows: Rows) -> str:
+    return f"""
+        SELECT {_columns(rows)} FROM {SCHEMA}.instance i
+        WHERE i.study_uid = $1 AND i.series_uid = $2 AND i.sop_instance_uid = $3 AND {rows.was_there("i")}
+    """
+
+
+async def find_targets(request: Request, study_uid: str, series_uid: str | None = None) -> list[Target]:
+    """All instances of a study or series, in order. Raises TargetNotFound, QueryInvalid and ProjectionBehind."""
     refuse_impossible(study_uid, series_uid)
     if series_uid is None:
-        rows = await pool.fetch(_OF_STUDY, study_uid)
+        rows = await fetch(request, _of_study, study_uid)
     else:
-        rows = await pool.fetch(_OF_SERIES, study_uid, series_uid)
+        rows = await fetch(request, _of_series, study_uid, series_uid)
     if not rows:
         raise not_found(study_uid, series_uid)
     return [Target(**dict(row)) for row in rows]
 
 
-async def find_target(pool: asyncpg.Pool, study_uid: str, series_uid: str, sop_instance_uid: str) -> Target:
-    """One instance. Raises TargetNotFound."""
+async def find_target(request: Request, study_uid: str, series_uid: str, sop_instance_uid: str) -> Target:
+    """One instance. Raises TargetNotFound, QueryInvalid and ProjectionBehind."""
     refuse_impossible(study_uid, series_uid, sop_instance_uid)
-    row = await pool.fetchrow(_INSTANCE, study_uid, series_uid, sop_instance_uid)
-    if row is None:
+    rows = await fetch(request, _instance, study_uid, series_uid, sop_instance_uid)
+    if not rows:
         raise not_found(study_uid, series_uid, sop_instance_uid)
-    return Target(**dict(row))
+    return Target(**dict(rows[0]))
 
 
 def refuse_impossible(*uids: str | None) -> None:

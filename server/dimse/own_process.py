@@ -29,9 +29,10 @@ from archive.spool import Spool, SpooledInstance
 from server.dimse.errors import DimseProcessFailed
 from server.dimse.provider import lane
 from server.dimse.reception import Receiver
-from server.intake import Intake, Verdict
+from server.intake import Intake
 from server.log_format import log_to_stderr
 from server.settings import ServerSettings
+from server.verdict import Verdict
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import asyncpg
 import msgspec
 
@@ -11,21 +13,26 @@ from projections.fhir.vocabulary import Json, fhir_date
 MRN = {"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "MR", "display": "Medical record number"}
 
 
-async def with_identities(pool: asyncpg.Pool, bodies: list[str], position: int) -> list[str]:
-    """Patients with what was known of the persons at a position."""
+# The last row that is not beyond each subject's position: one look into the primary key for each.
+_KNOWN_AT = f"""
+    SELECT i.* FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS k (subject_id, position, nth)
+    LEFT JOIN LATERAL (
+        SELECT * FROM {SCHEMA}.patient_identity p WHERE p.subject_id = k.subject_id AND p.position <= k.position
+        ORDER BY p.position DESC LIMIT 1
+    ) i ON true
+    ORDER BY k.nth
+"""
+
+
+async def with_identities(pool: asyncpg.Pool, bodies: Sequence[str], positions: Sequence[int]) -> list[str]:
+    """Patients, each with what was known of the person at its position."""
     patients: list[Json] = [msgspec.json.decode(body) for body in bodies]
-    rows = await pool.fetch(
-        f"SELECT DISTINCT ON (subject_id) * FROM {SCHEMA}.patient_identity WHERE subject_id = ANY($1) AND position <= $2"
-        " ORDER BY subject_id, position DESC",
-        [patient["id"] for patient in patients],
-        position,
-    )
-    known = {row["subject_id"]: row for row in rows}
-    return [msgspec.json.encode(_identified(patient, known.get(patient["id"]))).decode("utf-8") for patient in patients]
+    rows = await pool.fetch(_KNOWN_AT, [patient["id"] for patient in patients], positions)
+    return [msgspec.json.encode(_identified(patient, row)).decode("utf-8") for patient, row in zip(patients, rows, strict=True)]
 
 
-def _identified(patient: Json, row: asyncpg.Record | None) -> Json:
-    if row is None:
+def _identified(patient: Json, row: asyncpg.Record) -> Json:
+    if row["subject_id"] is None:
         return patient
     identified = dict(patient)
     identified["meta"] = {key: value for key, value in patient.get("meta", {}).items() if key != "security"}

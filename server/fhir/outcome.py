@@ -19,6 +19,7 @@ class FhirError(Exception):
         self.code = code
         self.detail = detail
         self.expression = expression
+        self.headers: dict[str, str] = {}
 
 
 def issue(code: str, detail: str, *, severity: str = "error", expression: str | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from projections.fhir.search_rows import DATES, REFERENCES, TOKENS, interval
 from server.fhir.outcome import FhirError
 
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb")
-RESULT_PARAMETERS = ("_count", "_format", "_pretty")
+RESULT_PARAMETERS = ("_asof", "_count", "_format", "_pretty")
 CHAINS = {"ImagingStudy": {"body-structure.included_structure": ("body-structure", "BodyStructure", "included_structure")}}
 """Chained parameters: name → (reference parameter, type of its target, token parameter there)."""
 

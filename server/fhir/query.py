@@ -35,11 +35,11 @@ class Statement:
         ]
 
     async def page(self, pool: asyncpg.Pool, after: str, limit: int) -> list[asyncpg.Record]:
-        """At most ``limit`` (id, version, body) beyond id ``after``, in order of id."""
+        """At most ``limit`` (id, version, body, position_to) beyond id ``after``, in order of id."""
         tests = " AND ".join([*self._tests, f"r.id > {self._argument(after)}"])
         return list(
             await pool.fetch(
-                f"SELECT r.id, r.version, r.body FROM {SCHEMA}.resource r WHERE {tests} ORDER BY r.id LIMIT {self._argument(limit)}",
+                f"SELECT r.id, r.version, r.body, r.position_to FROM {SCHEMA}.resource r WHERE {tests} ORDER BY r.id LIMIT {self._argument(limit)}",
                 *self.arguments,
             )
         )

@@ -1,0 +1,1 @@
+"""What auditors are served: checkpoints and proofs, timelines and lineage, bundles."""

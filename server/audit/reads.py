@@ -1,0 +1,232 @@
+"""Which requests are accesses, and what of them is recorded: by the route's template, the answer's status, and what the
+handler said of its answer (``saw_resources``, ``saw_studies``, ``saw_subjects``, ``saw_search``).
+
+Nothing that a client wrote freely is kept: ids only where they have the shape of ours, parameters only by names that are known.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from domain.access import Action, Outcome
+from domain.principal import Principal, PrincipalKind
+from projections.fhir.projection import TYPES
+from server.audit.recorder import AccessRecorder
+from server.auth.principals import PROBE
+from server.dicomweb.keys import find_key
+from server.fhir.parameters import RESULT_PARAMETERS, supported
+
+SESSION_S = 15 * 60.0
+"""A token that was not used for so long logs in anew."""
+SESSIONS = 10_000
+ANONYMOUS = Principal(id="anonymous", kind=PrincipalKind.DEVICE)
+"""Who is refused without a token that is good."""
+
+_OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")
+_QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})
+_NO_ACCESSES = frozenset({"/fhir/metadata", "/metrics"})
+
+
+class _Seen(msgspec.Struct):
+    """What a handler said of its answer. Bodies are looked into once the answer is on its way."""
+
+    bodies: list[str | bytes] = []
+    studies: dict[str, None] = {}
+    subjects: dict[str, None] = {}
+    parameters: list[str] = []
+
+
+class _Reference(msgspec.Struct):
+    reference: str = ""
+
+
+class _Body(msgspec.Struct):
+    """The few elements of a resource that tell whose it is."""
+
+    resourceType: str = ""
+    id: str = ""
+    subject: _Reference | None = None
+    patient: _Reference | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def saw_resources(request: Request, bodies: Iterable[str | bytes]) -> None:
+    """FHIR resources, as JSON, are in the answer."""
+    _seen(request).bodies.extend(bodies)
+
+
+def saw_studies(request: Request, study_uids: Iterable[str]) -> None:
+    """Something of these studies is in the answer."""
+    _seen(request).studies.update(dict.fromkeys(study_uids))
+
+
+def saw_subjects(request: Request, subject_ids: Iterable[str]) -> None:
+    """Something of these subjects is in the answer."""
+    _seen(request).subjects.update(dict.fromkeys(subject_ids))
+
+
+def saw_search(request: Request, parameters: Iterable[tuple[str, str]]) -> None:
+    """A search with these parameters; their values are not kept."""
+    _seen(request).parameters.extend(name for name, _ in parameters)
+
+
+def _seen(request: Request) -> _Seen:
+    seen = getattr(request.state, "seen", None)
+    if seen is None:
+        seen = request.state.seen = _Seen()
+    assert isinstance(seen, _Seen)
+    return seen
+
+
+class Reads:
+    """ASGI middleware: hands each access to the recorder once its answer is sent."""
+
+    def __init__(self, app: ASGIApp, recorder: AccessRecorder) -> None:
+        self._app = app
+        self._recorder = recorder
+        self._last_use: OrderedDict[str, float] = OrderedDict()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            self._record(scope, status)
+
+    def _record(self, scope: Scope, status: int) -> None:
+        state = scope.get("state", {})
+        authenticated = state.get("authenticated")
+        principal: Principal = authenticated.principal if authenticated is not None else ANONYMOUS
+        if principal is PROBE:
+            return
+        if authenticated is not None:
+            self._log_in(principal)
+        route = _template(scope)
+        action = _action(scope["method"], route)
+        refused = status in (401, 403)
+        if not refused and (action is None or authenticated is None):
+            return
+        outcome = Outcome.REFUSED if refused else _outcome(status)
+        if authenticated is None:  # whoever it is: what they wrote is not kept
+            self._recorder.record(ANONYMOUS, action or Action.OTHER, outcome, route=route)
+            return
+        seen = state.get("seen") or _Seen()
+        path: dict[str, str] = scope.get("path_params", {})
+        answered = outcome is Outcome.SUCCESS
+        uids = {kind: path[f"{kind}_uid"] for kind in ("study", "series") if _UID.fullmatch(path.get(f"{kind}_uid", ""))}
+        studies = {**seen.studies, **({uids["study"]: None} if "study" in uids else {})} if answered else {}
+        self._recorder.record(
+            principal,
+            action or Action.OTHER,
+            outcome,
+            route=route,
+            resource_type=path.get("resource_type", "") if answered else "",
+            things=(*_resource(path), *(f"{kind}:{uid}" for kind, uid in uids.items())),
+            parameters=_parameters(scope, action, path.get("resource_type", ""), seen),
+            subjects=tuple(sorted({*seen.subjects, *_subjects(seen.bodies)})) if answered else (),
+            studies=tuple(sorted(studies)),
+        )
+
+    def _log_in(self, principal: Principal) -> None:
+        now = time.monotonic()
+        last = self._last_use.get(principal.id, float("-inf"))
+        self._last_use[principal.id] = now
+        self._last_use.move_to_end(principal.id)
+        if len(self._last_use) > SESSIONS:
+            self._last_use.popitem(last=False)
+        if now - last > SESSION_S:
+            self._recorder.record(principal, Action.LOGIN)
+
+
+def _template(scope: Scope) -> str:
+    """The matched route's whole template. A router within a router tells its own part alone: the room is put before it."""
+    route: str = getattr(scope.get("route"), "path", "")
+    if not route:
+        return ""
+    room = scope["path"].split("/", 2)[1]
+    return route if route.split("/", 2)[1] == room else f"/{room}{route}"
+
+
+@lru_cache(maxsize=1000)
+def _action(method: str, route: str) -> Action | None:
+    """What a request to this route does to the data; None where it does not read any."""
+    last = route.rsplit("/", 1)[-1]
+    if route in _NO_ACCESSES:
+        return None
+    if route.startswith("/fhir/"):
+        if method == "POST":
+            return Action.SEARCH if last == "_search" else None
+        if method not in ("GET", "HEAD"):
+            return None
+        return {"{resource_type}": Action.SEARCH, "_history": Action.HISTORY, "{version}": Action.VREAD}.get(last, Action.READ)
+    if method not in ("GET", "HEAD"):
+        return None
+    if route.startswith("/dicomweb/"):
+        if last in ("rendered", "thumbnail"):
+            return Action.RENDER
+        return Action.QUERY if last in ("studies", "series", "instances") else Action.RETRIEVE
+    if route.startswith(("/audit/timeline/", "/audit/lineage/")):
+        return Action.AUDIT
+    return None
+
+
+def _outcome(status: int) -> Outcome:
+    if status < 400:
+        return Outcome.SUCCESS
+    return Outcome.NOT_FOUND if status in (404, 410) else Outcome.FAILED
+
+
+def _resource(path: dict[str, str]) -> tuple[str, ...]:
+    """The resource that a path names, if its id is one that we could have given."""
+    resource_id = path.get("resource_id", "")
+    known = path.get("resource_type") in TYPES and _OUR_ID.fullmatch(resource_id)
+    return (f"{path['resource_type']}/{resource_id}",) if known else ()
+
+
+def _parameters(scope: Scope, action: Action | None, resource_type: str, seen: _Seen) -> tuple[str, ...]:
+    """Names of search parameters, as far as they are known ones."""
+    if action is Action.SEARCH:
+        known: Any = {*supported(resource_type), *RESULT_PARAMETERS}
+        return tuple(sorted({name for name in seen.parameters if name in known}))
+    if action is Action.QUERY:
+        written = {name for name, _ in parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)}
+        keys = {key.keyword for name in written if (key := find_key(name)) is not None}
+        return tuple(sorted(keys | (written & _QIDO_PARAMETERS)))
+    return ()
+
+
+def _subjects(bodies: Sequence[str | bytes]) -> set[str]:
+    found = set()
+    for text in bodies:
+        body = _BODY.decode(text)
+        if body.resourceType == "AuditEvent":  # says who looked at a subject, and nothing else of it
+            continue
+        if body.resourceType == "Patient":
+            found.add(body.id)
+        for one in (body.subject, body.patient):
+            if one is not None and one.reference.startswith("Patient/"):
+                found.add(one.reference.removeprefix("Patient/").split("/")[0])
+    return found

@@ -1,0 +1,239 @@
+"""`anamnesis subject`: find a person's pseudonym, place legal holds, and erase by two persons.
+
+Who acts is the person behind an access token; a person's number is typed or piped in. Neither is ever an argument, which
+everybody on the machine can read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from domain.ids import SubjectId
+from domain.subject import LegalBasis
+from eventlog.log import EventLog
+from server.cli.person import ask_for_token, person
+from server.cli.session import with_log
+from server.errors import SettingRefused
+from server.subjects import ErasureStatus
+
+SCOPE = "subjects:erase"
+WATCH_S = 0.5
+
+app = typer.Typer(help="Find a person's pseudonym, place legal holds, and erase by two persons.", no_args_is_help=True)
+hold = typer.Typer(help="Legal holds: while one stands, nothing of the subject is erased.", no_args_is_help=True)
+app.add_typer(hold, name="hold")
+
+Subject = Annotated[UUID, typer.Argument(help="The subject's id, as `anamnesis subject find` gives it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def find() -> None:
+    """Give the subject id of a person: Patient ID (0010,0020), then its issuer (0010,0021), typed or a line each on standard input.
+
+    Example:
+
+        anamnesis subject find
+    """
+    if sys.stdin.isatty():
+        patient_id = str(typer.prompt("Patient ID", hide_input=True))
+        issuer = str(typer.prompt("Issuer of Patient ID", default="", hide_input=True, show_default=False))
+    else:
+        patient_id, issuer = [*sys.stdin.read().split("\n"), "", ""][:2]
+    if not patient_id.strip():
+        raise SettingRefused("a Patient ID is needed: a study without one is a subject of its own, which FHIR names")
+
+    async def work(log: EventLog) -> SubjectId:
+        from server.subjects import status_of
+
+        subject_id = log.vault.subject_id(patient_id, issuer, otherwise="")
+        await status_of(log, subject_id)  # raises SubjectUnknown
+        return subject_id
+
+    typer.echo(with_log(work))
+
+
+@app.command()
+def show(subject: Subject, as_json: AsJson = False) -> None:
+    """Show which holds stand on a subject, and how far its erasure is. Holds' reasons are shown to whoever runs this.
+
+    Example:
+
+        anamnesis subject show 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
+    """
+    from server.subjects import status_of
+
+    status = with_log(lambda log: status_of(log, _id(subject)))
+    if as_json:
+        typer.echo(msgspec.json.encode(status))
+        return
+    table = Table(show_header=False)
+    for name, value in msgspec.to_builtins(status, str_keys=True).items():
+        if name not in ("holds", "undone"):
+            table.add_row(name.replace("_", " "), str(value))
+    for one in status.holds:
+        table.add_row(f"hold {one.hold_id}", f"{one.reason} (by {one.placed_by}, {one.placed_at:%Y-%m-%d})")
+    for line in status.undone:
+        table.add_row("left to do", line)
+    Console().print(table)
+
+
+@hold.command()
+def place(subject: Subject) -> None:
+    """Place a legal hold; its reason is asked for and kept sealed. Prints the hold's id.
+
+    Example:
+
+        anamnesis subject hold place 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
+    """
+    from server.subjects import place_hold
+
+    token = ask_for_token()
+    reason = str(typer.prompt("Reason")) if sys.stdin.isatty() else sys.stdin.read().strip()
+
+    async def work(log: EventLog) -> str:
+        return await place_hold(log, _id(subject), reason, (await person(log, token, SCOPE)).principal)
+
+    typer.echo(with_log(work))
+
+
+@hold.command()
+def lift(subject: Subject, hold_id: Annotated[str, typer.Argument(help="As `anamnesis subject show` gives it.")]) -> None:
+    """Lift a legal hold.
+
+    Example:
+
+        anamnesis subject hold lift 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 3f2a9c51d0e7
+    """
+    from server.subjects import lift_hold
+
+    token = ask_for_token()
+
+    async def work(log: EventLog) -> None:
+        await lift_hold(log, _id(subject), hold_id, (await person(log, token, SCOPE)).principal)
+
+    with_log(work)
+    typer.echo("lifted")
+
+
+@app.command()
+def erase(
+    subject: Subject,
+    legal_basis: Annotated[LegalBasis, typer.Option(help="Why: the letter of article 17 (1) GDPR, or another law.")],
+) -> None:
+    """Ask that a subject be erased. Nothing happens until another person confirms.
+
+    Example:
+
+        anamnesis subject erase 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 --legal-basis gdpr-17-1-b
+    """
+    from server.subjects import request_erasure
+
+    token = ask_for_token()
+
+    async def work(log: EventLog) -> None:
+        await request_erasure(log, _id(subject), legal_basis, (await person(log, token, SCOPE)).principal)
+
+    with_log(work)
+    typer.echo(f"Asked for. Another person confirms with: anamnesis subject confirm {subject}")
+
+
+@app.command()
+def confirm(subject: Subject) -> None:
+    """Confirm what another person asked for, and carry it out: there is no way back.
+
+    Example:
+
+        anamnesis subject confirm 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
+    """
+    from server.subjects import confirm_erasure
+
+    token = ask_for_token()
+
+    async def work(log: EventLog) -> ErasureStatus:
+        await confirm_erasure(log, _id(subject), (await person(log, token, SCOPE)).principal)
+        return await _carry_out(log, _id(subject))
+
+    status = with_log(work)
+    typer.echo(f"Erased: {status.files} files, {status.bytes} bytes, {status.series} series in {status.studies} studies.")
+    for line in status.undone:
+        typer.echo(f"Left to do: {line}", err=True)
+    raise typer.Exit(1 if status.undone else 0)
+
+
+@app.command()
+def withdraw(subject: Subject) -> None:
+    """Withdraw an erasure that was asked for, or confirmed and not begun.
+
+    Example:
+
+        anamnesis subject withdraw 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
+    """
+    from server.subjects import withdraw_erasure
+
+    token = ask_for_token()
+
+    async def work(log: EventLog) -> None:
+        await withdraw_erasure(log, _id(subject), (await person(log, token, SCOPE)).principal)
+
+    with_log(work)
+    typer.echo("withdrawn")
+
+
+@app.command()
+def erasures(as_json: AsJson = False) -> None:
+    """List every erasure that was asked for, and how far it is.
+
+    Example:
+
+        anamnesis subject erasures
+    """
+    from server.subjects import erasures as all_erasures
+
+    found = with_log(all_erasures)
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+        return
+    table = Table("subject", "erasure", "legal basis", "asked for by", "confirmed by", "key destroyed", "purged", "left to do")
+    for one in found:
+        moments = (f"{at:%Y-%m-%d %H:%M}" if at else "" for at in (one.key_destroyed_at, one.purged_at))
+        row = (one.subject_id, one.erasure, one.legal_basis or "", one.requested_by or "", one.confirmed_by or "")
+        table.add_row(*row, *moments, "; ".join(one.undone))
+    Console().print(table)
+
+
+async def _carry_out(log: EventLog, subject_id: SubjectId) -> ErasureStatus:
+    """Here, or by the server that took it up first. Raises ErasureWaits."""
+    from archive.rejects import Rejects
+    from archive.spool import Spool
+    from archive.store import Store
+    from server.erasure.eraser import STEPS, Eraser
+    from server.services import projections
+    from server.settings import ServerSettings
+    from server.subjects import status_of
+
+    settings = ServerSettings()
+    console = Console(stderr=True)
+    with console.status("Erasing") as shown:
+
+        def heard(step: str) -> None:
+            shown.update(f"Erasing: {step} ({STEPS.index(step) + 1} of {len(STEPS)})")
+
+        spool, store = Spool(settings.spool_dir), Store(settings.store_url)
+        eraser = Eraser(log, store, spool, Rejects(settings.rejects_dir), projections(), heard)
+        while (status := await status_of(log, subject_id)).purged_at is None:
+            if await eraser.carry_out(subject_id) is None:
+                await asyncio.sleep(WATCH_S)
+    return status
+
+
+def _id(subject: UUID) -> SubjectId:
+    return SubjectId(str(subject))

@@ -1,0 +1,91 @@
+"""The versions of one resource: the one that holds, the one of a number, and all that held in a time (R5 http.html#history).
+
+``_at`` asks for what was current at some point of a period. Where it begins and ends in the log is told as for ``_asof``, so
+that ``_at`` and ``_asof`` of the same instant give the same version.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import asyncpg
+
+from domain.ids import Position
+from projections.fhir.projection import SCHEMA, FhirProjection
+from server.as_of import position_when
+from server.fhir.as_of import Given, asked_period
+
+PARAMETERS = ("_at", "_since", "_count", "_asof", "_format", "_pretty")
+
+_NAME, _VERSION = FhirProjection.name, FhirProjection.version
+_REACHED = f"(SELECT position FROM public.projection_checkpoint WHERE name = '{_NAME}' AND version = {_VERSION})"
+_COLUMNS = "r.id, r.version, r.last_updated, r.body, r.position_to"
+
+# Each gives one row, with nulls when there is no such version; the position is of the same snapshot.
+_CURRENT = f"""
+    SELECT {_REACHED} AS as_of, {_COLUMNS} FROM (VALUES (1)) AS always
+    LEFT JOIN {SCHEMA}.resource r ON r.type = $1 AND r.id = $2 AND r.position_to IS NULL
+"""
+_HELD = f"""
+    SELECT $3::bigint AS as_of, {_COLUMNS} FROM (VALUES (1)) AS always
+    LEFT JOIN {SCHEMA}.resource r
+        ON r.type = $1 AND r.id = $2 AND r.position_from <= $3::bigint AND (r.position_to IS NULL OR r.position_to > $3::bigint)
+"""
+_NUMBERED = f"""
+    SELECT asked.position AS as_of, {_COLUMNS} FROM (SELECT coalesce($4::bigint, {_REACHED}) AS position) AS asked
+    LEFT JOIN {SCHEMA}.resource r ON r.type = $1 AND r.id = $2 AND r.version = $3 AND r.position_from <= asked.position
+"""
+
+_IN_PERIOD = f"""
+    FROM {SCHEMA}.resource r
+    WHERE r.type = $1 AND r.id = $2 AND r.position_from <= $3 AND (r.position_to IS NULL OR r.position_to > $4)
+        AND ($5::timestamptz IS NULL OR r.last_updated >= $5)
+"""
+_COUNT = f"SELECT count(*) {_IN_PERIOD}"
+_PAGE = f"SELECT {_COLUMNS} {_IN_PERIOD} AND r.version < $6 ORDER BY r.version DESC LIMIT $7"
+_EXISTS = f"SELECT EXISTS (SELECT FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND position_from <= $3)"
+
+
+async def version_held(pool: asyncpg.Pool, resource_type: str, resource_id: str, position: Position | None) -> asyncpg.Record:
+    """The version that held at a position, or holds now. ``version`` is null when there is none."""
+    if position is None:
+        return await pool.fetchrow(_CURRENT, resource_type, resource_id)
+    return await pool.fetchrow(_HELD, resource_type, resource_id, position)
+
+
+async def version_numbered(
+    pool: asyncpg.Pool, resource_type: str, resource_id: str, number: int, position: Position | None
+) -> asyncpg.Record:
+    """The version of a number, if it was there at the position. ``version`` is null when it was not."""
+    return await pool.fetchrow(_NUMBERED, resource_type, resource_id, number, position)
+
+
+class Versions:
+    """The versions of a resource as of a position that a history with these parameters asks for."""
+
+    def __init__(self, resource_type: str, resource_id: str, position: int, arguments: tuple[object, ...]) -> None:
+        self._resource = (resource_type, resource_id)
+        self._position = position
+        self._arguments = (*self._resource, *arguments)
+
+    @classmethod
+    async def asked(cls, pool: asyncpg.Pool, resource_type: str, resource_id: str, position: int, given: Given) -> Versions:
+        """Raises FhirError (400), and ProjectionBehind when the ledger lags."""
+        first, last = -1, position  # whatever ever held
+        at, since = asked_period(given, "_at"), asked_period(given, "_since")
+        if at is not None:
+            low, high = at
+            first = min(position, await position_when(pool, low))
+            last = min(position, await position_when(pool, high - timedelta(microseconds=1)))
+        return cls(resource_type, resource_id, position, (last, first, since[0] if since else None))
+
+    async def exist(self, pool: asyncpg.Pool) -> bool:
+        """Whether the resource was there at the position, in whatever version."""
+        return bool(await pool.fetchval(_EXISTS, *self._resource, self._position))
+
+    async def count(self, pool: asyncpg.Pool) -> int:
+        return int(await pool.fetchval(_COUNT, *self._arguments))
+
+    async def page(self, pool: asyncpg.Pool, before: int, limit: int) -> list[asyncpg.Record]:
+        """At most ``limit`` below the version ``before``, the latest first."""
+        return list(await pool.fetch(_PAGE, *self._arguments, before, limit))
