@@ -89,8 +89,9 @@ class Site:
             return
         process = self.processes[victim]
         for child in psutil.Process(process.pid).children(recursive=True) if psutil.pid_exists(process.pid) else []:
-            if "postgres" not in child.name():
-                child.kill()
+            with suppress(psutil.NoSuchProcess):  # it ended between being listed and being killed
+                if "postgres" not in child.name():
+                    child.kill()
         process.kill()
         process.wait()
         {"server": self.start_server, "worker": self.start_worker}[victim]()

@@ -29,7 +29,8 @@ from domain.study import StudyRegistered
 from domain.subject import SubjectDemographicsChanged, SubjectRegistered
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
-from server.intake import Intake, Verdict, sender_of
+from server.intake import Intake, sender_of
+from server.verdict import Verdict
 
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 CT = Path(str(get_testdata_file("CT_small.dcm")))

@@ -33,7 +33,8 @@ from server.dicomweb import stow
 from server.dicomweb.body import Arrived, PartsParser
 from server.dicomweb.errors import RequestInvalid
 from server.errors import ScopeMissing, TokenInvalid
-from server.intake import Intake, Verdict
+from server.intake import Intake
+from server.verdict import Verdict
 
 CT = Path(str(get_testdata_file("CT_small.dcm")))
 BOUNDARY = "a-boundary"

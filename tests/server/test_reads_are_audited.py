@@ -1,0 +1,244 @@
+"""Who looked at this patient? Real reads over HTTP, in the log in a few events, and as AuditEvents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from fhir.resources import get_fhir_model_class
+from served_site import LIVER, PLANTED_MRN, PLANTED_NAME, Site, served_site, slice_of
+
+from domain.access import Access, AccessesRecorded, Action, Outcome
+from domain.findings import finding_key
+from eventlog.errors import LogUnavailable
+from projections.dicom import DicomProjection
+from projections.fhir.vocabulary import selection_id, study_id
+from projections.projection import schema_name
+from server.audit import reads, recorder
+from server.audit.reads import ANONYMOUS
+from server.audit.recorder import AccessRecorder
+
+DICOM = schema_name(DicomProjection())
+STUDY, OTHER = "1.2.840.1.1", "1.2.840.1.2"
+SERIES = f"{STUDY}.1"
+
+
+@pytest_asyncio.fixture
+async def site(embedded_server: str, tmp_path: Path) -> AsyncIterator[Site]:
+    async with served_site(embedded_server, tmp_path) as served:
+        await served.store(slice_of(STUDY, 1), slice_of(STUDY, 2))
+        await served.store(slice_of(OTHER, 1, patient_id="PLANTEDMRN88", name="Plantedother^Joe"))
+        await served.index(SERIES, LIVER)
+        yield served
+
+
+async def accesses(site: Site) -> list[Access]:
+    """All of the log's, without logins."""
+    await site.caught_up()
+    events = [one.event for one in await site.services.log.read(0, 10_000, [AccessesRecorded])]
+    return [a for event in events if isinstance(event, AccessesRecorded) for a in event.accesses if a.action is not Action.LOGIN]
+
+
+async def subject_of(site: Site, study_uid: str) -> str:
+    subject_id: str = await site.services.pool.fetchval(f"SELECT subject_id FROM {DICOM}.study WHERE study_uid = $1", study_uid)
+    return subject_id
+
+
+async def who_looked_at(site: Site, subject_id: str, **more: str) -> list[dict[str, Any]]:
+    """By one query, as an auditor asks it; every AuditEvent of the answer is valid R5."""
+    await site.caught_up()
+    answer = await site.get("/fhir/AuditEvent", "fhir:read", "audit:read", patient=f"Patient/{subject_id}", **more)
+    assert answer.status_code == 200, answer.text
+    found = [entry["resource"] for entry in answer.json().get("entry", [])]
+    for resource in found:
+        get_fhir_model_class("AuditEvent").model_validate(resource)
+    return found
+
+
+async def test_who_looked_at_this_patient_is_one_query(site: Site) -> None:
+    subject_id = await subject_of(site, STUDY)
+    for path in (f"/fhir/Patient/{subject_id}", f"/fhir/ImagingStudy/{study_id(STUDY)}", f"/fhir/ImagingStudy/{study_id(STUDY)}/_history"):
+        assert (await site.get(path, "fhir:read")).status_code == 200
+    for path in (f"/dicomweb/studies/{STUDY}/series", f"/dicomweb/studies/{STUDY}", f"/dicomweb/studies/{STUDY}/metadata"):
+        assert (await site.get(path, "dicom:read")).status_code == 200
+    found = await who_looked_at(site, subject_id)
+    codes = sorted(one["code"]["text"] for one in found)
+    assert codes == ["history", "query", "read", "read", "retrieve", "retrieve"]
+    agents = {one["agent"][0]["who"]["identifier"]["value"] for one in found}
+    assert agents == {(await site.principal("fhir:read")).id, (await site.principal("dicom:read")).id}
+    assert all(one["patient"]["reference"] == f"Patient/{subject_id}" for one in found)
+    assert await who_looked_at(site, await subject_of(site, OTHER)) == []
+
+
+async def test_a_search_is_recorded_with_whom_it_found_and_by_which_parameters(site: Site) -> None:
+    subject_id = await subject_of(site, STUDY)
+    await site.get("/fhir/ImagingStudy", "fhir:read", patient=f"Patient/{subject_id}", started="2024-01-31")
+    await site.get("/dicomweb/studies", "dicom:read", PatientID="PLANTEDMRN88", limit="5")
+    search, query = await accesses(site)
+    assert (search.action, search.resource_type, search.parameters) == (Action.SEARCH, "ImagingStudy", ("patient", "started"))
+    assert search.subjects == (subject_id,)
+    assert (query.action, query.parameters) == (Action.QUERY, ("PatientID", "limit"))
+    assert query.subjects == (await subject_of(site, OTHER),)
+
+
+@pytest.mark.parametrize(
+    ("action", "path"),
+    [
+        (Action.READ, f"/fhir/ImagingSelection/{selection_id(SERIES)}"),
+        (Action.VREAD, f"/fhir/ImagingStudy/{study_id(STUDY)}/_history/1"),
+        (Action.READ, f"/fhir/BodyStructure/{finding_key(SERIES, 'baseline', 'liver')}"),
+        (Action.QUERY, f"/dicomweb/studies/{STUDY}/series/{SERIES}/instances"),
+        (Action.RETRIEVE, f"/dicomweb/studies/{STUDY}/series/{SERIES}/instances/{SERIES}.1/frames/1"),
+        (Action.RETRIEVE, f"/dicomweb/studies/{STUDY}/series/{SERIES}/metadata"),
+        (Action.RENDER, f"/dicomweb/studies/{STUDY}/thumbnail"),
+    ],
+)
+async def test_every_kind_of_read_says_whose_data_it_gave(site: Site, action: Action, path: str) -> None:
+    answer = await site.get(path, "fhir:read", "dicom:read")
+    assert answer.status_code == 200, answer.text
+    (access,) = await accesses(site)
+    assert (access.action, access.outcome, access.subjects) == (action, Outcome.SUCCESS, (await subject_of(site, STUDY),))
+    assert access.principal == await site.principal("fhir:read", "dicom:read")
+
+
+async def test_what_the_client_held_already_counts_as_read(site: Site) -> None:
+    path = f"/fhir/ImagingStudy/{study_id(STUDY)}"
+    etag = (await site.get(path, "fhir:read")).headers["etag"]
+    again = await site.client.get(path, headers={**await site.headers("fhir:read"), "If-None-Match": etag})
+    assert again.status_code == 304
+    (access,) = await accesses(site)
+    assert (access.count, access.subjects) == (2, (await subject_of(site, STUDY),))
+
+
+async def test_many_reads_make_few_events(site: Site) -> None:
+    subject_id = await subject_of(site, STUDY)
+    before = await site.caught_up()
+    for _ in range(120):
+        assert (await site.get(f"/fhir/Patient/{subject_id}", "fhir:read")).status_code == 200
+    after = await site.caught_up()
+    assert after - before <= 10
+    assert sum(a.count for a in await accesses(site)) == 120
+
+
+async def test_no_value_that_identifies_gets_into_the_log(site: Site) -> None:
+    await site.get("/dicomweb/studies", "dicom:read", PatientName=PLANTED_NAME, PatientID=PLANTED_MRN)
+    await site.get(f"/dicomweb/studies/{PLANTED_NAME}", "dicom:read")
+    await site.get("/dicomweb/studies", "dicom:read", **{PLANTED_NAME: "x"})
+    await site.get(f"/fhir/Patient/{PLANTED_MRN}", "fhir:read")
+    await site.get(f"/fhir/{PLANTED_NAME}/1", "fhir:read")
+    await site.get("/fhir/Patient", "fhir:read", identifier=PLANTED_MRN)
+    await site.get("/fhir/Patient", "fhir:read", **{PLANTED_NAME: PLANTED_MRN})
+    await site.client.get(f"/fhir/Patient/{PLANTED_MRN}")
+    assert len(await accesses(site)) >= 7
+    rows = await site.services.pool.fetch("SELECT data FROM event WHERE type = 'AccessesRecorded'")
+    rows += await site.services.pool.fetch("SELECT convert_to(body, 'UTF8') FROM fhir_v1.resource WHERE type = 'AuditEvent'")
+    text = b"".join(row[0] for row in rows).lower()
+    assert b"patientname" in text and b"identifier" in text
+    assert PLANTED_MRN.lower().encode() not in text and b"plantedname" not in text
+
+
+async def test_refusals_are_recorded(site: Site) -> None:
+    subject_id = await subject_of(site, STUDY)
+    assert (await site.client.get(f"/fhir/Patient/{subject_id}")).status_code == 401
+    assert (await site.client.get("/fhir/Patient", headers={"Authorization": "Bearer anamnesis_wrong"})).status_code == 401
+    assert (await site.get(f"/fhir/Patient/{subject_id}", "dicom:read")).status_code == 403
+    assert (await site.get("/metrics", "dicom:read")).status_code == 403
+    unknown, wrong, forbidden, metrics = await accesses(site)
+    assert {a.outcome for a in (unknown, wrong, forbidden, metrics)} == {Outcome.REFUSED}
+    assert unknown.principal == wrong.principal == ANONYMOUS
+    assert forbidden.principal == metrics.principal == await site.principal("dicom:read")
+    assert forbidden.things == (f"Patient/{subject_id}",) and forbidden.subjects == ()
+
+
+async def test_a_token_logs_in_once_until_it_rests(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def logins() -> int:
+        await site.caught_up()
+        events = [one.event for one in await site.services.log.read(0, 10_000, [AccessesRecorded])]
+        found = [a for event in events if isinstance(event, AccessesRecorded) for a in event.accesses]
+        who = await site.principal("fhir:read")
+        return sum(a.count for a in found if a.action is Action.LOGIN and a.principal == who)
+
+    for _ in range(3):
+        await site.get("/fhir/metadata", "fhir:read")
+    assert await logins() == 1
+    monkeypatch.setattr(reads, "SESSION_S", -1.0)
+    await site.get("/fhir/metadata", "fhir:read")
+    assert await logins() == 2
+
+
+async def test_probes_and_metrics_are_not_accesses(site: Site) -> None:
+    for path in ("/health/live", "/health/ready"):
+        assert (await site.client.get(path)).status_code == 200
+    assert (await site.get("/metrics", "metrics:read")).status_code == 200
+    assert await accesses(site) == []
+
+
+async def test_reading_audit_events_takes_a_scope_of_its_own(site: Site) -> None:
+    assert (await site.get("/fhir/AuditEvent", "fhir:read")).status_code == 403
+    assert (await site.get("/fhir/AuditEvent", "audit:read")).status_code == 403
+    assert (await site.get("/fhir/AuditEvent", "fhir:read", "audit:read")).status_code == 200
+
+
+async def test_audit_events_are_found_by_agent_action_code_outcome_and_date(site: Site) -> None:
+    subject_id = await subject_of(site, STUDY)
+    await site.get(f"/fhir/Patient/{subject_id}", "fhir:read")
+    await site.get("/fhir/Patient", "fhir:read", gender="female")
+    who = await site.principal("fhir:read")
+    for more in (
+        {"agent": who.id, "code": "read"},
+        {"action": "R"},
+        {"code": "http://hl7.org/fhir/restful-interaction|read"},
+        {"outcome": "success", "code": "read", "date": "ge2020"},
+        {"entity": f"Patient/{subject_id}", "action": "R"},
+    ):
+        (found,) = await who_looked_at(site, subject_id, **more)
+        assert found["code"]["text"] == "read"
+    assert await who_looked_at(site, subject_id, agent="token:nobody") == []
+    assert len(await who_looked_at(site, subject_id, action="E")) == 1
+
+
+async def test_nothing_is_recorded_where_the_setting_is_off(embedded_server: str, tmp_path: Path) -> None:
+    async with served_site(embedded_server, tmp_path, audit_reads=False) as site:
+        await site.store(slice_of(STUDY, 1))
+        assert (await site.get(f"/dicomweb/studies/{STUDY}", "dicom:read")).status_code == 200
+        assert (await site.client.get("/fhir/Patient")).status_code == 401
+        assert await accesses(site) == []
+
+
+async def test_accesses_of_a_closing_server_are_recorded(embedded_server: str, tmp_path: Path) -> None:
+    async with served_site(embedded_server, tmp_path) as site:
+        await site.services.recorder.close()  # type: ignore[union-attr]
+        assert (await site.client.get("/fhir/Patient")).status_code == 401
+        await site.services.recorder.close()  # type: ignore[union-attr]
+        (event,) = await site.services.log.read(0)
+        assert isinstance(event.event, AccessesRecorded)
+
+
+async def test_while_the_log_does_not_answer_accesses_are_kept_up_to_a_bound(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = await site.principal("fhir:read")
+    kept = AccessRecorder(site.services.log)
+    monkeypatch.setattr(recorder, "MAX_HELD", 10)
+    append = site.services.log.append
+
+    async def does_not_answer(*_: Any, **__: Any) -> None:
+        raise LogUnavailable("not now")
+
+    monkeypatch.setattr(site.services.log, "append", does_not_answer)
+    for number in range(5):
+        kept.record(who, Action.READ, route=f"/{number}")
+    with pytest.raises(LogUnavailable):
+        await kept.flush()
+    for number in range(5, 13):
+        kept.record(who, Action.READ, route=f"/{number}")
+    monkeypatch.setattr(site.services.log, "append", append)
+    await asyncio.gather(kept.flush(), kept.flush())
+    events = [one.event for one in await site.services.log.read(0, 1000, [AccessesRecorded])]
+    mine = [e for e in events if isinstance(e, AccessesRecorded) and any(a.route.startswith("/") and a.route[1:].isdigit() for a in e.accesses)]
+    assert [a.route for e in mine for a in e.accesses] == [f"/{n}" for n in range(10)]
+    assert sum(e.lost for e in mine) == 3
