@@ -162,14 +162,19 @@ class Extension:
 
         return stretch_hash(0, self.size, node)
 
+    def take_changed(self) -> dict[tuple[int, int], list[bytes]]:
+        """(level, index) → the hashes of each tile that changed since the last time."""
+        changed = {key: list(hashes) for key, hashes in sorted(self._changed.items())}
+        self._changed.clear()
+        return changed
+
     async def write(self, connection: asyncpg.Connection) -> None:
         """Stores the tiles that changed."""
         await connection.executemany(
             "INSERT INTO tree_tile (level, index, hashes) VALUES ($1, $2, $3)"
             " ON CONFLICT (level, index) DO UPDATE SET hashes = excluded.hashes",
-            [(level, index, b"".join(tile)) for (level, index), tile in sorted(self._changed.items())],
+            [(level, index, b"".join(tile)) for (level, index), tile in self.take_changed().items()],
         )
-        self._changed.clear()
 
 
 def _levels(size: int) -> list[tuple[int, int]]:

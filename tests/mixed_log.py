@@ -116,13 +116,13 @@ def study_events(n: int, rng: random.Random) -> list[tuple[str, Event, Principal
     return events
 
 
-async def fill(log: EventLog, count: int, seed: int = 1) -> int:
-    """Appends at least ``count`` events of whole studies; gives how many studies."""
+async def fill(log: EventLog, count: int, seed: int = 1, first: int = 0) -> int:
+    """Appends at least ``count`` events of whole studies, numbered from ``first`` on; gives how many studies."""
     rng = random.Random(seed)
     appended = studies = 0
     waiting: list[tuple[str, Event, Principal]] = []
     while appended < count:
-        waiting += study_events(studies, rng)
+        waiting += study_events(first + studies, rng)
         studies += 1
         if len(waiting) >= GROUP or appended + len(waiting) >= count:
             appended += len(waiting)
