@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 import server.audit.inquiries
+import server.audit.proofs
 import server.audit.reads
 import server.dicomweb.router
 import server.fhir.router
@@ -34,7 +35,8 @@ def create_app(services: Services) -> FastAPI:
     """The application over services that are open."""
     app = FastAPI(title="Anamnesis", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.services = services
-    for part in (server.fhir.router, server.dicomweb.router, server.audit.inquiries, server.reviews, server.subjects, server.health, server.metrics):
+    audit = (server.audit.inquiries, server.audit.proofs)
+    for part in (server.fhir.router, server.dicomweb.router, *audit, server.reviews, server.subjects, server.health, server.metrics):
         app.include_router(part.router)
     if services.recorder is not None:
         app.add_middleware(server.audit.reads.Reads, recorder=services.recorder)

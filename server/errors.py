@@ -49,3 +49,11 @@ class NothingKnown(ServerError):
 
 class DestinationTaken(ServerError):
     """Raised when something is to be written where something is already."""
+
+
+class ProofImpossible(ServerError):
+    """Raised when a proof is asked of a position, or between sizes, for which there can be none."""
+
+
+class EventMissing(ServerError):
+    """Raised when an event that was sealed is not in the database any more: run `anamnesis audit check`."""

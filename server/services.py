@@ -18,6 +18,7 @@ from eventlog.errors import EmbeddedDatabaseFailed
 from eventlog.log import EventLog
 from eventlog.schema import migrate
 from eventlog.sealer import run_sealer
+from eventlog.tree import Tree
 from projections.dicom.projection import DicomProjection
 from projections.dispatch.projection import DispatchProjection
 from projections.fhir.projection import FhirProjection
@@ -58,6 +59,7 @@ class Services:
     intake: Intake
     verifiers: Verifiers
     runner: Runner
+    tree: Tree
     recorder: AccessRecorder | None = None
     """None where reads are not audited."""
     dimse: DimseProcess | None = None
@@ -102,6 +104,7 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             intake=intake,
             verifiers=Verifiers(tokens=TokenVerifier(log.pool), oidc=oidc),
             runner=runner,
+            tree=Tree(log.pool),
             recorder=recorder,
         )
         _background(stack, Eraser(log, store, spool, rejects, projections()).run())

@@ -17,6 +17,7 @@ from eventlog.merkle import leaf_hash, root_of
 from eventlog.notes import ED25519, open_note, parse_checkpoint, parse_key
 from eventlog.sealer import latest, rotate_key, run_sealer, seal
 
+
 async def test_a_checkpoint_states_the_tree_over_all_events(any_log: EventLog) -> None:
     await append_studies(any_log, 300)
     sealed = await seal(any_log)

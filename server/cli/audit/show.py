@@ -8,7 +8,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from domain.access import Access, Action
 from domain.principal import Principal
@@ -65,7 +65,7 @@ def show(
 
 
 def _table(found: Timeline) -> Table:
-    table = Table("position", "recorded", "event", "who", "caused by", "what changed", show_lines=True)
+    table = Table("position", Column("recorded", no_wrap=True), Column("event", no_wrap=True), "who", "caused by", "what changed", show_lines=True)
     for entry in found.entries:
         table.add_row(
             str(entry.position),
