@@ -33,6 +33,10 @@ class Demographics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     birth_date: str = ""
 
 
+SEXES = frozenset({"M", "F", "O"})
+"""Defined terms of Patient's Sex (0010,0040)."""
+
+
 class LegalBasis(StrEnum):
     """Why a subject is erased. A code, since it stays readable for ever and a free text would name somebody one day."""
 
@@ -179,8 +183,10 @@ def evolve(state: Subject, happened: Event) -> Subject:
 def observe_subject(state: Subject, subject_id: str, sex: str, demographics: Demographics) -> list[Event]:
     """Registers a subject, or notes demographics not seen before; what was seen already is nothing new.
 
+    ``sex`` stays readable, so anything but a defined term is left out of it: somebody may have typed a name there.
     Raises SubjectIsErased.
     """
+    sex = sex.strip().upper() if sex.strip().upper() in SEXES else ""
     if state.is_going:
         raise SubjectIsErased(f"subject {subject_id} was erased: nothing more is taken in of it")
     if not state.registered:
@@ -241,7 +247,7 @@ def confirm_erasure(state: Subject, subject_id: str, by: Principal) -> list[Even
     _still_there(state, subject_id)
     request = state.request
     if request is None:
-        raise ErasureNotRequested(f"nobody asked that subject {subject_id} be erased: there is nothing to confirm")
+        raise ErasureNotRequested(f"nobody asked that subject {subject_id} be erased: `anamnesis subject erase` does")
     _no_hold(state, subject_id)
     _person(by)
     if {by.id, by.on_behalf_of} & {request.requested_by, request.on_behalf_of} - {None}:
@@ -257,7 +263,7 @@ def start_erasure(state: Subject, subject_id: str) -> list[Event]:
     if state.is_going:
         return []
     if state.erasure is not Erasure.CONFIRMED:
-        raise ErasureNotRequested(f"the erasure of subject {subject_id} is not confirmed")
+        raise ErasureNotRequested(f"the erasure of subject {subject_id} is not confirmed: another person does `anamnesis subject confirm`")
     _no_hold(state, subject_id)
     return [ErasureStarted(subject_id=subject_id)]
 
@@ -285,7 +291,7 @@ def _still_there(state: Subject, subject_id: str) -> None:
 
 def _no_hold(state: Subject, subject_id: str) -> None:
     if state.holds:
-        raise SubjectOnHold(f"subject {subject_id} is on legal hold ({', '.join(sorted(state.holds))}): lift it first")
+        raise SubjectOnHold(f"subject {subject_id} is on legal hold ({', '.join(sorted(state.holds))}): `anamnesis subject release` lifts it")
 
 
 def _person(principal: Principal) -> None:

@@ -56,7 +56,7 @@ async def make_key(connection: asyncpg.Connection, vault: Vault, name: str) -> N
     """A new key beside those in use: the next checkpoint is signed by all of them, and then only by the newest."""
     seed = secrets.token_bytes(_SEED)
     log, time = log_signer(name, seed).key, time_signer(name, seed).key
-    wrapped, kek_id = vault.wrap(seed)
+    wrapped, kek_id = await vault.wrap(seed, connection)
     await connection.execute(
         "INSERT INTO checkpoint_key (key_id, name, public_key, wrapped, kek_id) VALUES ($1, $2, $3, $4, $5)",
         log.key_id.hex(),

@@ -53,6 +53,14 @@ class KmsUnknown(EventLogError):
     """Raised when a key management service is named that no installed package gives."""
 
 
+class KmsFailed(EventLogError):
+    """Raised when a key management service does not wrap, or does not unwrap: mend it, and start again."""
+
+
+class RotationUnderway(EventLogError):
+    """Raised when two rotations of the key-encryption key are asked for at once."""
+
+
 class NothingToRotate(EventLogError):
     """Raised when every secret is under the only key-encryption key that there is."""
 

@@ -22,7 +22,10 @@ class LogSettings(BaseSettings):
     )
     site: str = Field("local", description="Name of this site, the origin of its events", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     key_encryption_key: SecretStr | None = Field(
-        None, description="32 bytes in base64 that wrap the subjects' keys; unset: the file keys/kek in the data folder"
+        None, description="32 bytes in base64 that wrap the subjects' keys; unset: they are in a file"
+    )
+    key_encryption_key_file: Path | None = Field(
+        None, description="File of the key-encryption key, best on another disk; unset: keys/kek in the data folder"
     )
     previous_key_encryption_key: SecretStr | None = Field(
         None, description="The key before that one, while `anamnesis keys rotate` has not replaced it everywhere"
@@ -36,6 +39,11 @@ class LogSettings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @field_validator("key_encryption_key_file")
+    @classmethod
+    def _expand_file(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
     @property
     def kek_file(self) -> Path:
-        return self.data_dir / "keys" / "kek"
+        return self.key_encryption_key_file or self.data_dir / "keys" / "kek"

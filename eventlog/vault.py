@@ -2,8 +2,8 @@
 
 Destroying a subject's wrapped key makes everything sealed under it unreadable for ever. Every process caches keys that it has
 unwrapped, and asks the database before it uses them, at most once a second, whether any was destroyed; so a destroyed
-key is used by nobody a second later. The site's own secret, from which subject ids are derived, is wrapped the same way, so that rotating the
-key-encryption key changes no id; the row of that secret also says which key wraps now.
+key is used by nobody a second later. The site's own secret, from which subject ids are derived, is wrapped the same way, so
+that rotating the key-encryption key changes no id; the row of that secret also says which key wraps now.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Vault:
     async def open(cls, settings: LogSettings, connection: asyncpg.Connection) -> Vault:
         """Reads the site's secret, or makes it in a new database.
 
-        Raises KeyEncryptionKeyMissing, KeyEncryptionKeyWrong, KmsUnknown.
+        Raises KeyEncryptionKeyMissing, KeyEncryptionKeyWrong, KmsUnknown, KmsFailed.
         """
         keks = await asyncio.to_thread(load_keys, settings)
         await connection.execute(
@@ -71,6 +71,8 @@ class Vault:
             keks.first_id,
         )
         row = await connection.fetchrow("SELECT wrapped, kek_id FROM site_secret WHERE name = 'site'")
+        if row["kek_id"] not in keks:  # it may have been rotated since they were read
+            keks = await asyncio.to_thread(load_keys, settings)
         return cls(settings, keks, keks.unwrap(row["wrapped"], row["kek_id"]), row["kek_id"])
 
     def subject_id(self, patient_id: str, issuer: str, *, otherwise: str) -> SubjectId:
@@ -87,9 +89,16 @@ class Vault:
         """32 bytes for a purpose of this site (page tokens), the same after every restart."""
         return derive(self._site_secret, purpose.encode("ascii"))
 
-    def wrap(self, secret: bytes) -> tuple[bytes, str]:
-        """Any other secret of this site under the key-encryption key, and that key's id, to be stored beside it."""
-        return self._keks.wrap(secret, self._kek_id), self._kek_id
+    async def wrap(self, secret: bytes, connection: asyncpg.Connection) -> tuple[bytes, str]:
+        """Any other secret of this site under the key-encryption key, and that key's id, to be stored beside it.
+
+        In the transaction that stores it: until its end no rotation goes by. Raises KeyEncryptionKeyWrong.
+        """
+        assert connection.is_in_transaction()
+        kek_id = await connection.fetchval("SELECT kek_id FROM site_secret WHERE name = 'site' FOR SHARE")
+        await self._know(kek_id)
+        self._kek_id = kek_id
+        return self._keks.wrap(secret, kek_id), kek_id
 
     async def unwrap(self, wrapped: bytes, kek_id: str) -> bytes:
         """What ``wrap`` was given. Raises KeyEncryptionKeyWrong."""
@@ -175,6 +184,7 @@ class Vault:
         keks = await asyncio.to_thread(load_keys, self._settings)
         if kek_id not in keks:
             raise KeyEncryptionKeyWrong(
-                f"the database is under the key-encryption key {kek_id}, which this process does not have: give it that key and start it again"
+                f"the database is under the key-encryption key {kek_id}, which this process does not have: give it that key and start it"
+                " again (`anamnesis keys status` names those that it has)"
             )
         self._keks = keks

@@ -51,6 +51,8 @@ RETRY_S = 1.0
 SWEEP_S = 30.0
 CLOSE_TIMEOUT_S = 10.0
 _UID = re.compile(r"[0-9A-Za-z._-]{1,128}")
+_CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
+"""PS3.5, 6.2. What else stands in Modality (0008,0060) is free text, and stays in the sealed header alone."""
 DOWN = (LogUnavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """The database does not answer, or not as it should: nothing that an instance can help, so it is tried again."""
 POISON = (DomainError, EventTooLarge, msgspec.MsgspecError, ValueError, TypeError, OverflowError)
@@ -305,7 +307,7 @@ class Intake:
             study_uid=study_uid,
             series_uid=series_uid,
             subject_id=subject_id,
-            modality=headers[0].modality,
+            modality=headers[0].modality if _CODE_STRING.fullmatch(headers[0].modality) else "",
             door=items[0].spooled.door,
             received=[_received(item) for item in items],
         )

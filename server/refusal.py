@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from eventlog.vault import Vault
 from server.verdict import Verdict
 
 SUBJECT_ERASED = "subject-erased"
+_UID = re.compile(r"[0-9.]{1,64}")
+"""PS3.5, 9.1. Whatever else a sender writes where a UID belongs may be a name, and is not kept in the clear."""
 _ERASED_DETAIL = "the subject was erased: nothing of it is taken in, and no copy was kept"
 
 
@@ -49,7 +52,7 @@ async def refuse(
         reason=kept.reason,
         detail=kept.detail,
         door=door,
-        sop_instance_uid=None if erased else sop_instance_uid or None,
+        sop_instance_uid=sop_instance_uid if not erased and _UID.fullmatch(sop_instance_uid) else None,
     )
     event_id: UUID = derived_id("refused", kept.reject_id, door, kept.detail) if once else new_event_id()
     append = StreamAppend(stream=INTAKE_STREAM, events=[NewEvent(event=event, event_id=event_id)])

@@ -164,9 +164,9 @@ async def test_an_erasure_that_is_killed_at_every_step_is_taken_up_and_leaves_no
     site = planted.site
     anna, bert, a = site.token("subjects:erase"), site.token("subjects:erase"), planted.subject(A)
 
-    hold = planted.run_as(anna, "subject", "hold", "place", a, typed=A.hold).split()[0]
+    hold = planted.run_as(anna, "subject", "hold", a, typed=A.hold).split()[0]
     assert "SubjectOnHold" in planted.run_as(anna, "subject", "erase", a, "--legal-basis", BASIS, code=2)
-    planted.run_as(anna, "subject", "hold", "lift", a, hold)
+    planted.run_as(anna, "subject", "release", a, hold)
     planted.run_as(anna, "subject", "erase", a, "--legal-basis", BASIS)
     assert "SamePerson" in planted.run_as(anna, "subject", "confirm", a, code=2)
     async with planted.log() as log:

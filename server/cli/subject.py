@@ -28,20 +28,20 @@ SCOPE = "subjects:erase"
 WATCH_S = 0.5
 
 app = typer.Typer(help="Find a person's pseudonym, place legal holds, and erase by two persons.", no_args_is_help=True)
-hold = typer.Typer(help="Legal holds: while one stands, nothing of the subject is erased.", no_args_is_help=True)
-app.add_typer(hold, name="hold")
 
 Subject = Annotated[UUID, typer.Argument(help="The subject's id, as `anamnesis subject find` gives it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
-def find() -> None:
+def find(as_json: AsJson = False) -> None:
     """Give the subject id of a person: Patient ID (0010,0020), then its issuer (0010,0021), typed or a line each on standard input.
 
-    Example:
+    Examples:
 
         anamnesis subject find
+
+        anamnesis subject find < number.txt
     """
     if sys.stdin.isatty():
         patient_id = str(typer.prompt("Patient ID", hide_input=True))
@@ -58,7 +58,8 @@ def find() -> None:
         await status_of(log, subject_id)  # raises SubjectUnknown
         return subject_id
 
-    typer.echo(with_log(work))
+    subject_id = with_log(work)
+    typer.echo(msgspec.json.encode({"subject_id": subject_id}) if as_json else subject_id)
 
 
 @app.command()
@@ -86,13 +87,18 @@ def show(subject: Subject, as_json: AsJson = False) -> None:
     Console().print(table)
 
 
-@hold.command()
-def place(subject: Subject) -> None:
-    """Place a legal hold; its reason is asked for and kept sealed. Prints the hold's id.
+@app.command()
+def hold(subject: Subject, as_json: AsJson = False) -> None:
+    """Place a legal hold: while it stands, nothing of the subject is erased. Its reason is asked for and kept sealed.
 
-    Example:
+    Prints the hold's id, by which `anamnesis subject release` lifts it. Where the reason is piped in, the token has to be in
+    ANAMNESIS_TOKEN.
 
-        anamnesis subject hold place 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
+    Examples:
+
+        anamnesis subject hold 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
+
+        anamnesis subject hold 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 --json < reason.txt
     """
     from server.subjects import place_hold
 
@@ -102,57 +108,75 @@ def place(subject: Subject) -> None:
     async def work(log: EventLog) -> str:
         return await place_hold(log, _id(subject), reason, (await person(log, token, SCOPE)).principal)
 
-    typer.echo(with_log(work))
+    hold_id = with_log(work)
+    typer.echo(msgspec.json.encode({"subject_id": str(subject), "hold_id": hold_id}) if as_json else hold_id)
 
 
-@hold.command()
-def lift(subject: Subject, hold_id: Annotated[str, typer.Argument(help="As `anamnesis subject show` gives it.")]) -> None:
-    """Lift a legal hold.
+@app.command()
+def release(
+    subject: Subject, hold_id: Annotated[str, typer.Argument(help="As `anamnesis subject show` gives it.")], as_json: AsJson = False
+) -> None:
+    """Lift a legal hold. Every other one goes on standing.
 
     Example:
 
-        anamnesis subject hold lift 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 3f2a9c51d0e7
+        anamnesis subject release 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 3f2a9c51d0e7
     """
-    from server.subjects import lift_hold
+    from server.subjects import lift_hold, status_of
 
     token = ask_for_token()
 
-    async def work(log: EventLog) -> None:
+    async def work(log: EventLog) -> ErasureStatus:
         await lift_hold(log, _id(subject), hold_id, (await person(log, token, SCOPE)).principal)
+        return await status_of(log, _id(subject))
 
-    with_log(work)
-    typer.echo("lifted")
+    left = len(with_log(work).holds)
+    if as_json:
+        typer.echo(msgspec.json.encode({"subject_id": str(subject), "hold_id": hold_id, "standing": left}))
+    else:
+        typer.echo(f"Lifted. {left} holds stand." if left else "Lifted. No hold stands.")
 
 
 @app.command()
 def erase(
     subject: Subject,
     legal_basis: Annotated[LegalBasis, typer.Option(help="Why: the letter of article 17 (1) GDPR, or another law.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Ask that a subject be erased. Nothing happens until another person confirms.
+    """Ask that a subject be erased. Nothing happens until another person confirms; a legal hold refuses it.
 
-    Example:
+    Examples:
 
         anamnesis subject erase 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 --legal-basis gdpr-17-1-b
+
+        anamnesis subject erase 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 --legal-basis other-law --json
     """
-    from server.subjects import request_erasure
+    from server.subjects import request_erasure, status_of
 
     token = ask_for_token()
 
-    async def work(log: EventLog) -> None:
+    async def work(log: EventLog) -> ErasureStatus:
         await request_erasure(log, _id(subject), legal_basis, (await person(log, token, SCOPE)).principal)
+        return await status_of(log, _id(subject))
 
-    with_log(work)
-    typer.echo(f"Asked for. Another person confirms with: anamnesis subject confirm {subject}")
+    status = with_log(work)
+    if as_json:
+        typer.echo(msgspec.json.encode(status))
+    else:
+        typer.echo(f"Asked for. Another person confirms with: anamnesis subject confirm {subject}")
 
 
 @app.command()
-def confirm(subject: Subject) -> None:
-    """Confirm what another person asked for, and carry it out: there is no way back.
+def confirm(subject: Subject, as_json: AsJson = False) -> None:
+    """Confirm what another person asked for, and carry it out: there is no way back. Killed, it goes on when a server starts.
 
-    Example:
+    Exit code 1 when something is left to do that the database did not let us do; it is named.
+
+    Examples:
 
         anamnesis subject confirm 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
+
+        anamnesis subject confirm 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 --json
     """
     from server.subjects import confirm_erasure
 
@@ -163,29 +187,33 @@ def confirm(subject: Subject) -> None:
         return await _carry_out(log, _id(subject))
 
     status = with_log(work)
-    typer.echo(f"Erased: {status.files} files, {status.bytes} bytes, {status.series} series in {status.studies} studies.")
+    if as_json:
+        typer.echo(msgspec.json.encode(status))
+    else:
+        typer.echo(f"Erased: {status.files} files, {status.bytes} bytes, {status.series} series in {status.studies} studies.")
     for line in status.undone:
         typer.echo(f"Left to do: {line}", err=True)
     raise typer.Exit(1 if status.undone else 0)
 
 
 @app.command()
-def withdraw(subject: Subject) -> None:
+def withdraw(subject: Subject, as_json: AsJson = False) -> None:
     """Withdraw an erasure that was asked for, or confirmed and not begun.
 
     Example:
 
         anamnesis subject withdraw 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
     """
-    from server.subjects import withdraw_erasure
+    from server.subjects import status_of, withdraw_erasure
 
     token = ask_for_token()
 
-    async def work(log: EventLog) -> None:
+    async def work(log: EventLog) -> ErasureStatus:
         await withdraw_erasure(log, _id(subject), (await person(log, token, SCOPE)).principal)
+        return await status_of(log, _id(subject))
 
-    with_log(work)
-    typer.echo("withdrawn")
+    status = with_log(work)
+    typer.echo(msgspec.json.encode(status) if as_json else "Withdrawn.")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from server.refusal import subject_of_file
 
 
 def remove_objects(store: Store, digests: Iterable[str], fetched: Path) -> None:
-    """From the archive, and from what workers of this machine have copied out of it."""
+    """From the archive, and from what workers and servers of this machine have copied out of it (and left, if they were killed)."""
+    temporary = Path(tempfile.gettempdir())
     for sha256 in digests:
         store.delete(sha256)
-        for copy in fetched.glob(f"*/*/{sha256}.dcm"):
+        for copy in (*fetched.glob(f"*/*/{sha256}.dcm"), *temporary.glob(f"anamnesis-*/{sha256}.dcm")):
             copy.unlink(missing_ok=True)
 
 
