@@ -13,6 +13,25 @@ from projections.fhir.vocabulary import Json
 
 Key = tuple[str, str]
 
+# OFFSET 0 keeps the planner from looking through the table for each key: it kept a plan made for an empty table, and building
+# 30,000 versions took 86 s in place of 5.
+_CURRENT = """
+SELECT k.type, k.id, r.version, r.body, r.position_from, r.last_updated
+FROM unnest($1::text[], $2::text[]) AS k (type, id) CROSS JOIN LATERAL (
+    SELECT version, body, position_from, last_updated FROM resource
+    WHERE type = k.type AND id = k.id AND position_to IS NULL OFFSET 0
+) r
+"""
+_END = """
+UPDATE resource SET position_to = e.until
+FROM (
+    SELECT r.row_id, k.until FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[]) AS k (type, id, version, until) CROSS JOIN LATERAL (
+        SELECT ctid AS row_id FROM resource WHERE type = k.type AND id = k.id AND version = k.version OFFSET 0
+    ) r
+) e
+WHERE resource.ctid = e.row_id
+"""
+
 
 class _Version(msgspec.Struct):
     version: int
@@ -37,8 +56,7 @@ class Versions:
             return
         self._current.update(dict.fromkeys(wanted))
         rows = await self._connection.fetch(
-            "SELECT r.type, r.id, r.version, r.body, r.position_from, r.last_updated FROM unnest($1::text[], $2::text[]) AS k (type, id)"
-            " JOIN resource r ON r.type = k.type AND r.id = k.id AND r.position_to IS NULL",
+            _CURRENT,
             [key[0] for key in wanted],
             [key[1] for key in wanted],
         )
@@ -78,8 +96,7 @@ class Versions:
         connection = self._connection
         if self._ended:
             await connection.execute(
-                "UPDATE resource r SET position_to = e.until FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[])"
-                " AS e (type, id, version, until) WHERE r.type = e.type AND r.id = e.id AND r.version = e.version",
+                _END,
                 [key[0] for key, _ in self._ended],
                 [key[1] for key, _ in self._ended],
                 [version for _, version in self._ended],
