@@ -68,7 +68,7 @@ async def timeline(
 
     ``identities``: show fields that identify a person; otherwise a change of them is shown without what it changed.
     """
-    found = await find(log.pool, wanted)
+    found = await find(log.pool, wanted, as_of)
     positions = await found.page(log.pool, after, as_of, limit + 1)
     more, positions = len(positions) > limit, positions[:limit]
     events = await events_at(log, positions)

@@ -1,5 +1,7 @@
 """Where in the log something is: any id, as a person would paste it, to the positions of the events that touched it.
 
+What was not known yet at the position that is asked as of is not found, so that an answer is what it would have been then.
+
 No step looks at more than what is asked for: each is one look-up in an index, and as many positions as the page holds.
 """
 
@@ -25,11 +27,12 @@ DICOM = schema_name(DicomProjection())
 _TAGGED = ("study", "series", "subject", "finding", "instance", "dataset")
 _TAGS_THAT_EXIST = f"""
     SELECT t.tag FROM unnest($1::text[]) WITH ORDINALITY AS t (tag, nth)
-    WHERE EXISTS (SELECT FROM {LEDGER}.touched f WHERE f.tag = t.tag) ORDER BY t.nth
+    WHERE EXISTS (SELECT FROM {LEDGER}.touched f WHERE f.tag = t.tag AND f.position <= $2) ORDER BY t.nth
 """
 _RESOURCES = f"""
     SELECT r.body FROM unnest($1::text[]) AS t (type),
-    LATERAL (SELECT body FROM {FHIR}.resource r WHERE r.type = t.type AND r.id = $2 ORDER BY r.version DESC LIMIT 1) r
+    LATERAL (SELECT body FROM {FHIR}.resource r WHERE r.type = t.type AND r.id = $2 AND r.position_from <= $3
+             ORDER BY r.version DESC LIMIT 1) r
 """
 
 
@@ -71,80 +74,82 @@ class Whereabouts(msgspec.Struct, kw_only=True):
         return [row["position"] for row in rows]
 
 
-async def find(pool: asyncpg.Pool, text: str) -> Whereabouts:
-    """Raises NothingKnown when no event touched anything of this name."""
+async def find(pool: asyncpg.Pool, text: str, until: int) -> Whereabouts:
+    """Raises NothingKnown when no event up to the position ``until`` touched anything of this name."""
     text = text.strip()
     found = Whereabouts()
     if not text or "\0" in text:
         raise NothingKnown("an id is a UID, a UUID, a principal, or Type/id: none of these is empty")
     resource_type, slash, resource_id = text.rpartition("/")
     if not slash:
-        await _add_tags(pool, found, [tag(kind, text) for kind in _TAGGED])
-        await _add_instance(pool, found, text)
-        await _add_principal(pool, found, text)
-        await _add_event(pool, found, text)
-    await _add_resources(pool, found, [resource_type] if slash else list(TYPES), resource_id)
+        await _add_tags(pool, found, [tag(kind, text) for kind in _TAGGED], until)
+        await _add_instance(pool, found, text, until)
+        await _add_principal(pool, found, text, until)
+        await _add_event(pool, found, text, until)
+    await _add_resources(pool, found, [resource_type] if slash else list(TYPES), resource_id, until)
     if slash:
-        await _add_record(pool, found, resource_type, resource_id)
+        await _add_record(pool, found, resource_type, resource_id, until)
     if not found.kinds:
         raise NothingKnown("nothing of this id is in the log (as far as the read models have come): check how it is written")
     return found
 
 
-async def _add_tags(pool: asyncpg.Pool, found: Whereabouts, tags: list[str]) -> None:
-    for row in await pool.fetch(_TAGS_THAT_EXIST, tags):
+async def _add_tags(pool: asyncpg.Pool, found: Whereabouts, tags: list[str], until: int) -> None:
+    for row in await pool.fetch(_TAGS_THAT_EXIST, tags, until):
         _note(found, row["tag"].split(":", 1)[0])
         if row["tag"] not in found.tags:
             found.tags.append(row["tag"])
 
 
-async def _add_instance(pool: asyncpg.Pool, found: Whereabouts, uid: str) -> None:
-    for row in await pool.fetch(f"SELECT position FROM {DICOM}.instance WHERE sop_instance_uid = $1", uid):
+async def _add_instance(pool: asyncpg.Pool, found: Whereabouts, uid: str, until: int) -> None:
+    for row in await pool.fetch(f"SELECT position FROM {DICOM}.instance WHERE sop_instance_uid = $1 AND position <= $2", uid, until):
         _note(found, "instance")
         found.positions.append(row["position"])
 
 
-async def _add_principal(pool: asyncpg.Pool, found: Whereabouts, text: str) -> None:
+async def _add_principal(pool: asyncpg.Pool, found: Whereabouts, text: str, until: int) -> None:
     known = await pool.fetchval(
-        f"SELECT EXISTS (SELECT FROM {LEDGER}.entry WHERE principal_id = $1)"
-        f" OR EXISTS (SELECT FROM {LEDGER}.entry WHERE on_behalf_of = $1)",
+        f"SELECT EXISTS (SELECT FROM {LEDGER}.entry WHERE principal_id = $1 AND position <= $2)"
+        f" OR EXISTS (SELECT FROM {LEDGER}.entry WHERE on_behalf_of = $1 AND position <= $2)",
         text,
+        until,
     )
     if known:
         _note(found, "principal")
         found.principal = text
-    await _add_tags(pool, found, [tag("principal", text)])
+    await _add_tags(pool, found, [tag("principal", text)], until)
 
 
-async def _add_event(pool: asyncpg.Pool, found: Whereabouts, text: str) -> None:
+async def _add_event(pool: asyncpg.Pool, found: Whereabouts, text: str, until: int) -> None:
     """An event, what it caused, and what was said of it; or all events of one correlation."""
     try:
         wanted = UUID(text)
     except ValueError:
         return
-    position = await pool.fetchval(f"SELECT position FROM {LEDGER}.entry WHERE event_id = $1", wanted)
+    position = await pool.fetchval(f"SELECT position FROM {LEDGER}.entry WHERE event_id = $1 AND position <= $2", wanted, until)
     if position is not None:
         _note(found, "event")
         found.event = wanted
         found.positions.append(position)
         found.tags.append(tag("event", str(wanted)))
-    if await pool.fetchval(f"SELECT EXISTS (SELECT FROM {LEDGER}.entry WHERE correlation_id = $1)", wanted):
+    correlates = f"SELECT EXISTS (SELECT FROM {LEDGER}.entry WHERE correlation_id = $1 AND position <= $2)"
+    if await pool.fetchval(correlates, wanted, until):
         _note(found, "correlation")
         found.correlation = wanted
 
 
-async def _add_resources(pool: asyncpg.Pool, found: Whereabouts, types: list[str], resource_id: str) -> None:
-    for row in await pool.fetch(_RESOURCES, types, resource_id):
+async def _add_resources(pool: asyncpg.Pool, found: Whereabouts, types: list[str], resource_id: str, until: int) -> None:
+    for row in await pool.fetch(_RESOURCES, types, resource_id, until):
         body = msgspec.json.decode(row["body"])
         kind = body["resourceType"]
         if kind not in found.kinds:
             found.kinds.append(kind)
         if kind == "Provenance":
-            await _add_event(pool, found, resource_id)
+            await _add_event(pool, found, resource_id, until)
         elif kind == "AuditEvent":
             found.positions += _position_in(body)
         else:
-            await _add_tags(pool, found, _tags_of_resource(body))
+            await _add_tags(pool, found, _tags_of_resource(body), until)
 
 
 def _tags_of_resource(body: dict[str, Any]) -> list[str]:
@@ -169,10 +174,10 @@ def _position_in(body: dict[str, Any]) -> list[int]:
     return [int(one["value"]) for one in said if one["system"] == POSITION_SYSTEM]
 
 
-async def _add_record(pool: asyncpg.Pool, found: Whereabouts, resource_type: str, resource_id: str) -> None:
+async def _add_record(pool: asyncpg.Pool, found: Whereabouts, resource_type: str, resource_id: str, until: int) -> None:
     """A resource that came from outside has a stream of its own."""
     stream = record_stream(resource_type, resource_id)
-    if await pool.fetchval("SELECT EXISTS (SELECT FROM event WHERE stream = $1)", stream):
+    if await pool.fetchval("SELECT EXISTS (SELECT FROM event WHERE stream = $1 AND position <= $2)", stream, until):
         _note(found, "record")
         found.stream = stream
 
