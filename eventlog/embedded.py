@@ -128,12 +128,18 @@ class EmbeddedPostgres:
     def _stop(self) -> None:
         server = get_server(self.folder, cleanup_mode=None, start=False)
         PostgresServer._instances.pop(self.folder.resolve(), None)
-        pgexec(
-            "pg_ctl",
-            ("-w", "-m", "fast", "-D", str(self.folder), "stop"),
-            bin_path=server.bin_path,
-            user=server.system_user,
-        )
+        try:
+            pgexec(
+                "pg_ctl",
+                ("-w", "-m", "fast", "-D", str(self.folder), "stop"),
+                bin_path=server.bin_path,
+                user=server.system_user,
+            )
+        except subprocess.CalledProcessError as error:
+            if self._running() is not None:  # else it went down by itself meanwhile
+                raise EmbeddedDatabaseFailed(
+                    f"the embedded PostgreSQL in {self.folder} does not stop ({error.stderr}): see {self.folder / 'log'}"
+                ) from error
 
     def _live_users(self) -> set[tuple[int, float]]:
         try:

@@ -44,6 +44,9 @@ class Site:
         return {"Authorization": f"Bearer {token}"}
 
     async def projected(self) -> None:
+        """Every projection has everything that happened, what was read included."""
+        assert self.services.recorder is not None
+        await self.services.recorder.flush()
         head = await self.services.log.head()
         for projection in self.services.runner.projections:
             await wait_for(self.services.pool, projection, head)
