@@ -97,11 +97,21 @@ def stretch_hash(start: int, end: int, node: Callable[[Node], bytes]) -> bytes:
 
 
 class Accumulator:
-    """The perfect subtrees of what was added so far: enough for the root at every size, in memory of its logarithm."""
+    """The perfect subtrees of what was added so far: enough for the root at every size, in memory of its logarithm.
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._stack: list[bytes] = []
+    ``size`` and ``subtrees`` are those of another one that this one goes on from.
+    """
+
+    def __init__(self, size: int = 0, subtrees: Sequence[bytes] = ()) -> None:
+        if size.bit_count() != len(subtrees):
+            raise ValueError(f"{size} leaves make {size.bit_count()} perfect subtrees, not {len(subtrees)}")
+        self.size = size
+        self._stack: list[bytes] = list(subtrees)
+
+    @property
+    def subtrees(self) -> list[bytes]:
+        """The hashes of the perfect subtrees, from left to right."""
+        return list(self._stack)
 
     def add(self, leaf: bytes) -> None:
         """Adds a leaf by its hash."""

@@ -21,6 +21,7 @@ from typing import Any
 import asyncpg
 import fsspec
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 from conftest import drop_database, fresh_database
@@ -32,10 +33,12 @@ from archive.rejects import Rejects
 from archive.spool import Spool
 from archive.store import Store
 from domain.series import InstancesStored
+from eventlog.checking import check_log
 from eventlog.errors import HalfRestored, KeyEncryptionKeyWrong
 from eventlog.kek import load_keys
 from eventlog.log import EventLog
 from eventlog.schema import migrate
+from eventlog.sealer import rotate_key, seal
 from eventlog.settings import LogSettings
 from eventlog.vault import make_key_encryption_key
 from projections.digest import table_digests
@@ -46,6 +49,7 @@ from server.backup.errors import (
     BackupDamaged,
     BackupNotFound,
     BackupOfAnotherSite,
+    LogNotAsSealed,
     LogTookAnotherCourse,
     ObjectsMissing,
     TargetNotEmpty,
@@ -543,6 +547,62 @@ async def test_an_altered_event_is_named_and_no_backup_is_made_of_it(home: Home,
         await back_up(home.settings, str(dest))
     with pytest.raises(BackupNotFound):
         verify(str(dest), load_keys(home.settings))
+
+
+async def test_a_backup_is_of_a_signed_checkpoint_which_is_checked_where_it_goes(home: Home, dest: Path, elsewhere: Home) -> None:
+    first = await back_up(home.settings, str(dest))
+    await home.phantom(3)
+    log = await EventLog.open(home.settings)
+    await rotate_key(log)
+    await log.close()
+    second = await back_up(home.settings, str(dest))
+    verified = verify(str(dest), load_keys(home.settings))
+    assert (verified.problems, verified.checkpoint_size) == ([], second.position)
+    assert [one.checkpoint_size for one in manifest.read_all(Destination(str(dest)))] == [first.position, second.position]
+    assert (await restore(elsewhere.settings, str(dest))).checkpoint_size == second.position
+    log = await EventLog.open(elsewhere.settings)
+    assert (await check_log(log)).discrepancies == []
+    await log.close()
+
+
+async def test_what_is_not_what_was_signed_is_not_backed_up(home: Home, dest: Path) -> None:
+    """An event and its digest are replaced by another's, and the tree with them: only the signed root tells."""
+    kept = await back_up(home.settings, str(dest))
+    await home.phantom(3)
+    log = await EventLog.open(home.settings)
+    await seal(log)
+    await log.close()
+    position = kept.position + 1
+    await home.execute(
+        "ALTER TABLE event DISABLE TRIGGER USER",
+        f"UPDATE event SET digest = sha256('another') WHERE position = {position}",
+        "ALTER TABLE event ENABLE TRIGGER USER",
+    )
+    with pytest.raises(LogNotAsSealed, match="do not have the root that the signed checkpoint"):
+        await back_up(home.settings, str(dest))
+    assert verify(str(dest), load_keys(home.settings)).position == kept.position
+
+
+@pytest.mark.parametrize("change", ["root", "signature", "size"])
+async def test_a_forged_checkpoint_in_a_backup_is_found(home: Home, dest: Path, elsewhere: Home, change: str) -> None:
+    """By somebody who has the backup's key and not the one that signs."""
+    await back_up(home.settings, str(dest))
+    destination = Destination(str(dest))
+    one = manifest.newest(destination)
+    key = manifest.key_of(one, load_keys(home.settings))
+    assert one.checkpoint_note is not None and one.checkpoint_size is not None
+    lines = one.checkpoint_note.split("\n")
+    if change == "root":
+        lines[2] = base64.b64encode(bytes(32)).decode()
+    elif change == "size":
+        lines[1] = str(one.checkpoint_size - 1)
+    else:
+        lines[4:] = [f"\u2014 anamnesis/{one.site} {base64.b64encode(bytes(68)).decode()}", ""]
+    manifest.write(destination, msgspec.structs.replace(one, checkpoint_note="\n".join(lines)), key)
+    assert any("signed checkpoint at" in problem for problem in verify(str(dest), load_keys(home.settings)).problems)
+    with pytest.raises(BackupDamaged, match="signed checkpoint at"):
+        await restore(elsewhere.settings, str(dest))
+    assert await elsewhere.fetch("SELECT position FROM event") == []
 
 
 async def test_a_log_that_went_another_way_does_not_go_into_the_same_destination(home: Home, dest: Path, elsewhere: Home) -> None:

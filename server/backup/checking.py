@@ -1,29 +1,29 @@
 """Whether the events of backups are those that were logged: each has its digest, none is missing, and the tree over them has the
-root that the newest signed checkpoint states."""
+root that the newest checkpoint states, under a good signature of the site."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from server.backup import objects, segments, tables
+from eventlog.merkle import Accumulator, leaf_hash
+from eventlog.notes import NoteKey
+from server.backup import objects, sealed_log, segments, tables
 from server.backup.destination import Destination
 from server.backup.errors import BackupDamaged
 from server.backup.manifest import Manifest
 from server.backup.segments import Row, Segment
-from server.backup.tree import GrowingTree
 
 _EVERY = 500
 
 
 class Expected:
-    """What manifests say of the events, compared while they pass by."""
+    """What manifests say of the events, compared while they pass by. ``keys``: name of a backup → the verification keys in it."""
 
-    def __init__(self, manifests: Iterable[Manifest]) -> None:
+    def __init__(self, manifests: Iterable[Manifest], keys: Mapping[str, Sequence[NoteKey]]) -> None:
+        self._keys = keys
         self._digests: dict[int, list[Manifest]] = {}
         self._roots: dict[int, list[Manifest]] = {}
-        self._tree = GrowingTree()
+        self._tree = Accumulator()
         for manifest in manifests:
             if manifest.position:
                 self._digests.setdefault(manifest.position, []).append(manifest)
@@ -32,32 +32,23 @@ class Expected:
 
     def compare(self, row: Row) -> Iterator[str]:
         """What does not agree once this event, the next one, has passed."""
-        self._tree.add(row.digest)
+        self._tree.add(leaf_hash(row.digest))
         for manifest in self._digests.get(row.position, ()):
             if manifest.last_digest != row.digest.hex():
                 yield f"the event at position {row.position} is not the last one of backup {manifest.name}"
         for manifest in self._roots.get(row.position, ()):
-            if root_of(manifest) != self._tree.root():
-                yield (
-                    f"the events up to position {row.position} of backup {manifest.name} do not have the root that its signed"
-                    " checkpoint states"
-                )
-
-
-def root_of(manifest: Manifest) -> bytes | None:
-    """The root in the newest checkpoint (C2SP tlog-checkpoint: origin, size, root); None when the note says something else."""
-    lines = (manifest.checkpoint_note or "").split("\n")
-    try:
-        return base64.b64decode(lines[2], validate=True) if lines[1] == str(manifest.checkpoint_size) else None
-    except (IndexError, binascii.Error):
-        return None
+            note, keys = manifest.checkpoint_note or "", self._keys.get(manifest.name, ())
+            problem = sealed_log.disagreement(note, keys, row.position, self._tree.root())
+            if problem is not None:
+                yield f"backup {manifest.name}: {problem}"
 
 
 def check_events(
     destination: Destination, key: bytes, manifest: Manifest, progress: Callable[[int, int], None]
 ) -> objects.Wanted:
     """Checks all events of one backup; gives the objects that they need. Raises BackupDamaged."""
-    expected, wanted = Expected([manifest]), objects.Wanted()
+    expected = Expected([manifest], {manifest.name: sealed_log.keys_in(destination, key, manifest)})
+    wanted = objects.Wanted()
     erased = tables.destroyed_subjects(destination, key, manifest)
     for segment in segments.needed(destination, manifest.position):
         for row in segments.rows(destination, key, segment, manifest.position):

@@ -33,6 +33,10 @@ class LogTookAnotherCourse(BackupError):
     """Raised when the log is not the continuation of what was backed up (it was restored to an earlier position, or altered)."""
 
 
+class LogNotAsSealed(BackupError):
+    """Raised when the log, or its newest checkpoint, is not what the site signed."""
+
+
 class ObjectsMissing(BackupError):
     """Raised when the log names instances that the archive does not hold whole; their digests are in the message."""
 

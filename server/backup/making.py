@@ -10,7 +10,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,20 +20,24 @@ import msgspec
 from archive.rejects import Rejects
 from archive.store import Store
 from eventlog.database import migration_url
+from eventlog.errors import NotSealed, SealRefused
 from eventlog.leases import lease
 from eventlog.log import EventLog
-from server.backup import files, manifest, objects, segments, tables
+from eventlog.sealer import seal
+from server.backup import files, manifest, objects, sealed_log, segments, tables
 from server.backup.destination import Destination
-from server.backup.errors import BackupRuns, LogTookAnotherCourse, ObjectsMissing
+from server.backup.errors import BackupRuns, LogNotAsSealed, LogTookAnotherCourse, ObjectsMissing
 from server.backup.manifest import Manifest, TableFile
 from server.backup.sealed import PURPOSE
-from server.backup.segments import CopyRows, Segment, SegmentWriter
+from server.backup.segments import CopyRows, EventDamaged, Row, Segment, SegmentWriter
 from server.settings import ServerSettings
 
 Progress = Callable[[str, int, int], None]
 """Hears what is being done, how much of it is done, and how much there is."""
 _LEASE = "backup"
 _MAX_SHOWN = 5
+_COPIED_AT_ONCE = 200
+"""Events; they are held in memory, and one may be of a megabyte."""
 
 
 class BackupMade(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +64,7 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     last_digest: str | None
     checkpoint: tuple[int, str] | None
+    checkpoint_subtrees: list[bytes]
     wrapped_site_secret: bytes
     kek_id: str
     tables: list[TableFile]
@@ -76,16 +81,26 @@ async def back_up(
     settings: ServerSettings, url: str, *, keep: int | None = None, in_spite_of_missing: bool = False,
     progress: Progress = lambda *_: None,
 ) -> BackupMade:  # fmt: skip
-    """Raises BackupRuns, BackupOfAnotherSite, LogTookAnotherCourse, ObjectsMissing, EventDamaged, BackupDamaged."""
+    """Raises BackupRuns, BackupOfAnotherSite, LogTookAnotherCourse, LogNotAsSealed, ObjectsMissing, EventDamaged, BackupDamaged."""
     log = await EventLog.open(settings)
     try:
         async with lease(log, _LEASE) as had:
             if not had:
                 raise BackupRuns("another backup of this log is being made: wait until it has ended")
+            await _seal(log)
             making = _Making(settings, log, Destination(url), progress)
             return await making.run(keep, in_spite_of_missing)
     finally:
         await log.close()
+
+
+async def _seal(log: EventLog) -> None:
+    """So that a signed checkpoint covers all that is there now."""
+    with suppress(NotSealed):
+        try:
+            await seal(log)
+        except SealRefused as error:
+            raise LogNotAsSealed(f"the log is not what was sealed: {error}. No backup was made; run `anamnesis audit check`") from error
 
 
 class _Making:
@@ -144,17 +159,22 @@ class _Making:
             position = await connection.fetchval("SELECT position FROM log_head")
             await _check_course(connection, before[-1] if before else None, position)
             name = f"{position:016}-{created:%Y%m%dT%H%M%S%fZ}"
+            checkpoint = await connection.fetchrow("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1")
+            subtrees: list[bytes] = []
+            if checkpoint is not None:
+                last = before[-1] if before else None
+                subtrees = await sealed_log.checked_subtrees(connection, last, checkpoint["size"], checkpoint["note"])
             cover, written = await self._events(connection, before[-1].position if before else 0, position)
             written_tables, size = await tables.dump(connection, self._destination, self._key, f"tables/{name}")
             self._progress("tables", len(written_tables), len(written_tables))
             secret = await connection.fetchrow("SELECT wrapped, kek_id FROM site_secret WHERE name = 'site'")
-            checkpoint = await connection.fetchrow("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1")
             last_digest = await connection.fetchval("SELECT digest FROM event WHERE position = $1", position)
             return name, _Snapshot(
                 position=position,
                 revision=await connection.fetchval("SELECT version_num FROM alembic_version"),
                 last_digest=last_digest.hex() if last_digest else None,
                 checkpoint=(checkpoint["size"], checkpoint["note"]) if checkpoint else None,
+                checkpoint_subtrees=subtrees,
                 wrapped_site_secret=secret["wrapped"],
                 kek_id=secret["kek_id"],
                 tables=written_tables,
@@ -171,24 +191,18 @@ class _Making:
         if there and there[-1].last < position and segments.is_short(self._destination, there[-1]):
             there.pop()
         reached = there[-1].last if there else 0
-        writer, splitter = SegmentWriter(self._destination, self._key), CopyRows()
-        done = reached
-
-        async def take(data: bytes) -> None:
-            nonlocal done
-            for fields in splitter.feed(data):
-                row = segments.checked(fields)
+        writer, done = SegmentWriter(self._destination, self._key), reached
+        while done < position:
+            rows = await _copied(connection, done, min(position, done + _COPIED_AT_ONCE))
+            if not rows:
+                break
+            for row in rows:
                 writer.add(row)
                 done = row.position
             self._progress("events", done - before if done > before else 0, position - before)
-
-        if reached < position:
-            await connection.copy_from_query(
-                f"SELECT {segments.COLUMNS} FROM event WHERE position > $1 ORDER BY position", reached, output=take, format="binary"
-            )
-            writer.flush()
+        writer.flush()
         if done != position:
-            raise segments.EventDamaged(f"the log's head is at {position}, but its last event is at {done}: events are missing")
+            raise EventDamaged(f"the log's head is at {position}, but its last event is at {done}: events are missing")
         self._progress("events", position - before, position - before)
         return segments.cover(self._destination, position), writer.bytes
 
@@ -219,6 +233,7 @@ class _Making:
                 last_digest=snapshot.last_digest,
                 checkpoint_size=snapshot.checkpoint[0] if snapshot.checkpoint else None,
                 checkpoint_note=snapshot.checkpoint[1] if snapshot.checkpoint else None,
+                checkpoint_subtrees=[one.hex() for one in snapshot.checkpoint_subtrees],
                 wrapped_site_secret=base64.b64encode(snapshot.wrapped_site_secret).decode("ascii"),
                 kek_id=snapshot.kek_id,
                 tables=snapshot.tables,
@@ -275,6 +290,25 @@ class _Making:
             manifest.write(self._destination, earlier, self._key)
         for name in set(self._destination.listing(earlier.folder)) - earlier.own_files:
             self._destination.remove(name)
+
+
+async def _copied(connection: asyncpg.Connection, after: int, to: int) -> list[Row]:
+    """The events after one position up to another, checked. Raises EventDamaged."""
+    splitter, rows, problems = CopyRows(), list[Row](), list[EventDamaged]()
+
+    async def take(data: bytes) -> None:
+        """Raises nothing: asyncpg may wait for ever for a COPY that it is to break off."""
+        for fields in splitter.feed(data):
+            try:
+                rows.append(segments.checked(fields))
+            except EventDamaged as error:
+                problems.append(error)
+
+    query = f"SELECT {segments.COLUMNS} FROM event WHERE position > $1 AND position <= $2 ORDER BY position"
+    await connection.copy_from_query(query, after, to, output=take, format="binary")
+    if problems:
+        raise problems[0]
+    return rows
 
 
 async def _destroyed(connection: asyncpg.Connection) -> dict[str, bytes]:

@@ -56,6 +56,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_size: int | None
     checkpoint_note: str | None
     """The newest signed checkpoint at or before the position."""
+    checkpoint_subtrees: list[str]
+    """The perfect subtrees (RFC 9162, 2.1) of the checkpoint's size, in hexadecimal: the next backup checks on from here."""
     wrapped_site_secret: str
     kek_id: str
     """Which key-encryption key opens the secret and the subjects' keys."""

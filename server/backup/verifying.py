@@ -10,7 +10,8 @@ import msgspec
 
 from eventlog.errors import EventLogError
 from eventlog.kek import KeyEncryptionKeys
-from server.backup import checking, files, manifest, objects, segments, tables
+from eventlog.notes import NoteKey
+from server.backup import checking, files, manifest, objects, sealed_log, segments, tables
 from server.backup.destination import Destination
 from server.backup.errors import BackupError, BackupNotFound
 from server.backup.making import Progress
@@ -94,7 +95,11 @@ class _Verifying:
             files.read_list(self._destination, self._key, one)
 
     def _events(self, manifests: list[Manifest], newest: Manifest, wanted: objects.Wanted) -> int:
-        expected: checking.Expected | None = checking.Expected(manifests)
+        keys: dict[str, list[NoteKey]] = {}
+        for one in manifests:
+            with self._noting():
+                keys[one.name] = sealed_log.keys_in(self._destination, self._key, one)
+        expected: checking.Expected | None = checking.Expected([one for one in manifests if one.name in keys], keys)
         erased: set[str] = set()
         events = 0
         with self._noting():
@@ -147,5 +152,3 @@ class _Verifying:
             noted.append(str(error))
             if str(error) not in self._problems:
                 self._problems.append(str(error))
-
-
