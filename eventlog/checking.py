@@ -7,16 +7,16 @@ Of three witnesses for one event (columns, digest, leaf) the one that disagrees 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from domain.principal import Principal
 from eventlog import codec
 from eventlog.checkpoint_keys import public_keys
-from eventlog.envelope import envelope_sha256, event_digest
+from eventlog.envelope import canonical, envelope_of, event_digest
 from eventlog.errors import NoteMalformed, UnknownEventType
 from eventlog.log import EventLog
 from eventlog.merkle import Accumulator, leaf_hash
@@ -92,23 +92,10 @@ async def check_log(
 def digest_of(row: Mapping[str, Any]) -> bytes:
     """The digest that these columns of an event give. Raises UnknownEventType, and ValueError where they are no event's."""
     try:
-        principal = msgspec.json.decode(row["principal"], type=Principal)
+        sha256 = hashlib.sha256(canonical(envelope_of(row))).hexdigest()
         about = codec.decode(row["type"], row["schema_version"], row["data"], row["event_id"], {}, row["position"]).scope()
     except msgspec.MsgspecError as error:
         raise ValueError("these columns cannot be read as an event") from error
-    sha256 = envelope_sha256(
-        event_id=row["event_id"],
-        stream=row["stream"],
-        type=row["type"],
-        schema_version=row["schema_version"],
-        occurred_at=row["occurred_at"],
-        recorded_at=row["recorded_at"],
-        principal=principal,
-        correlation_id=row["correlation_id"],
-        causation_id=row["causation_id"],
-        origin=row["origin"],
-        data=row["data"],
-    )
     return event_digest(sha256, row["event_id"], about)
 
 

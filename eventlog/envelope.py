@@ -12,7 +12,7 @@ version is the count of the stream's events before it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -130,6 +130,23 @@ def envelope(
         "stream": stream,
         "type": type,
     }
+
+
+def envelope_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The envelope of a stored event, from its columns. Raises msgspec.MsgspecError where the principal is none."""
+    return envelope(
+        event_id=row["event_id"],
+        stream=row["stream"],
+        type=row["type"],
+        schema_version=row["schema_version"],
+        occurred_at=row["occurred_at"],
+        recorded_at=row["recorded_at"],
+        principal=msgspec.json.decode(row["principal"], type=Principal),
+        correlation_id=row["correlation_id"],
+        causation_id=row["causation_id"],
+        origin=row["origin"],
+        data=row["data"],
+    )
 
 
 def envelope_sha256(**fields: Any) -> str:

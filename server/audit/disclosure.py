@@ -10,11 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import asyncpg
-import msgspec
 
-from domain.principal import Principal
 from eventlog import codec
-from eventlog.envelope import canonical, envelope, scope_salt, tag_digest
+from eventlog.envelope import canonical, envelope_of, scope_salt, tag_digest
 
 COLUMNS = (
     "position, event_id, stream, type, schema_version, occurred_at, recorded_at, principal, correlation_id,"
@@ -34,7 +32,7 @@ def whole(row: asyncpg.Record, about: Iterable[str]) -> Line:
     """The envelope, the data as they are stored (what identifies is sealed in them), and what the event is about."""
     return {
         "position": row["position"],
-        "envelope": _envelope(row),
+        "envelope": envelope_of(row),
         "about": list(about),
         "data": bytes(row["data"]).decode("utf-8"),
     }
@@ -42,14 +40,14 @@ def whole(row: asyncpg.Record, about: Iterable[str]) -> Line:
 
 def without_data(row: asyncpg.Record, about: Iterable[str]) -> Line:
     """The envelope, which holds the data's digest. What it is about is shown as salted digests."""
-    return {"position": row["position"], "envelope": _envelope(row), "scope": _scope(row, about)}
+    return {"position": row["position"], "envelope": envelope_of(row), "scope": _scope(row, about)}
 
 
 def withheld(row: asyncpg.Record, about: Iterable[str]) -> Line:
     """Digests alone. Whoever knows a tag can try it under the salt; nobody can tell the tag from this."""
     return {
         "position": row["position"],
-        "envelope_sha256": hashlib.sha256(canonical(_envelope(row))).hexdigest(),
+        "envelope_sha256": hashlib.sha256(canonical(envelope_of(row))).hexdigest(),
         "salt": scope_salt(row["event_id"]).hex(),
         "scope": _scope(row, about),
     }
@@ -58,19 +56,3 @@ def withheld(row: asyncpg.Record, about: Iterable[str]) -> Line:
 def _scope(row: asyncpg.Record, about: Iterable[str]) -> list[str]:
     salt = scope_salt(row["event_id"])
     return sorted(tag_digest(salt, tag) for tag in about)
-
-
-def _envelope(row: asyncpg.Record) -> Line:
-    return envelope(
-        event_id=row["event_id"],
-        stream=row["stream"],
-        type=row["type"],
-        schema_version=row["schema_version"],
-        occurred_at=row["occurred_at"],
-        recorded_at=row["recorded_at"],
-        principal=msgspec.json.decode(row["principal"], type=Principal),
-        correlation_id=row["correlation_id"],
-        causation_id=row["causation_id"],
-        origin=row["origin"],
-        data=row["data"],
-    )

@@ -24,6 +24,7 @@ from domain.access import AccessesRecorded
 from eventlog.checkpoint_keys import public_keys
 from eventlog.envelope import instant
 from eventlog.log import EventLog
+from eventlog.merkle import perfect_subtrees
 from eventlog.sealer import seal
 from eventlog.tree import Tree
 from projections.checkpoint import wait_for
@@ -158,7 +159,7 @@ class _Bundle:
                 row = await connection.fetchrow(f"SELECT {COLUMNS} FROM event WHERE position = $1", start)
                 lines.append(self._line(row, True))
                 continue
-            for height, index in _perfect(start - 1, end):
+            for height, index in perfect_subtrees(start - 1, end):
                 begin = (index << height) + 1
                 lines.append(
                     {
@@ -260,16 +261,6 @@ def _between(first: int, last: int, apart: Sequence[int]) -> Iterator[tuple[int,
         first = position + 1
     if first <= last:
         yield first, last
-
-
-def _perfect(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Leaves [start, end) as perfect subtrees at their places: (height, index among those of this height)."""
-    while start < end:
-        height = (end - start).bit_length() - 1
-        if start:
-            height = min(height, (start & -start).bit_length() - 1)
-        yield height, start >> height
-        start += 1 << height
 
 
 def _zip(folder: Path, target: Path) -> None:
