@@ -161,7 +161,7 @@ async def measure(url: str, versions: int, console: Console) -> Measured:
                 began = time.perf_counter()
                 await runner.rebuild(projection.name)
                 seconds[projection.name] = time.perf_counter() - began
-            made = await log.pool.fetchval("SELECT count(*) FROM fhir_v1.resource")
+            made = await log.pool.fetchval("SELECT count(*) FROM fhir_v2.resource")
             return Measured(made, head, seconds, 0, 1.0)
         finally:
             await log.close()

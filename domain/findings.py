@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -56,6 +57,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Smallest and largest coordinate of voxel centres along each patient axis."""
 
 
+@lru_cache(maxsize=4096)  # a view of an index asks for each key four times
 def finding_key(series_uid: str, segmenter: str, label: str) -> str:
     """What identifies a finding across re-runs of the same segmenter: a UUID as text."""
     return str(derived_id("finding", series_uid, segmenter, label))

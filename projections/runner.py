@@ -123,6 +123,9 @@ class Runner:
         except EventLogError as error:
             if limit > 1:  # one event cannot be read: go up to it by halves
                 return await self._step(projection, limit // 2)
+            if isinstance(error, UnknownEventType) and error.position - 1 > at:  # nothing before it is for this projection
+                await self._apply(projection, [], at, error.position - 1, built=row["built"])
+                at = error.position - 1
             await self._pause(projection, at + 1, error)
             return False
         to = Position(max(at, to))

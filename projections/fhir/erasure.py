@@ -15,8 +15,8 @@ from projections.fhir.vocabulary import index_id, selection_id, study_id
 STATEMENTS = (
     """
     CREATE TABLE gone (
-        type     text   NOT NULL,
-        id       text   NOT NULL,
+        type     text   COLLATE "C" NOT NULL,
+        id       text   COLLATE "C" NOT NULL,
         position bigint NOT NULL,
         PRIMARY KEY (type, id)
     )

@@ -66,13 +66,12 @@ def device_id(run: SegmenterRun) -> str:
 
 def finding_structure(event: SeriesIndexed, finding: Finding) -> Json:
     morphology = finding.structure.morphology
+    key = finding_key(event.series_uid, event.run.segmenter, finding.structure.label)
     return {
         "resourceType": "BodyStructure",
-        "id": finding_key(event.series_uid, event.run.segmenter, finding.structure.label),
+        "id": key,
         "meta": {"security": [AI_ASSERTED]},
-        "identifier": [
-            {"system": FINDING_SYSTEM, "value": finding_key(event.series_uid, event.run.segmenter, finding.structure.label)}
-        ],
+        "identifier": [{"system": FINDING_SYSTEM, "value": key}],
         "active": True,
         **({} if morphology is None else {"morphology": concept(coding(morphology))}),
         "includedStructure": [_structure(finding)],
@@ -133,7 +132,8 @@ def labels_in_index(index: Json | None, segmenter: str) -> list[str]:
     return [one.removeprefix(f"{segmenter}.") for one in ids if one.startswith(f"{segmenter}.")]
 
 
-def finding_observation(event: SeriesIndexed, finding: Finding, recorded: RecordedEvent) -> Json:
+def finding_observation(event: SeriesIndexed, finding: Finding, recorded: RecordedEvent, made_by: str) -> Json:
+    """``made_by``: the Device's id."""
     key = finding_key(event.series_uid, event.run.segmenter, finding.structure.label)
     return {
         "resourceType": "Observation",
@@ -146,7 +146,7 @@ def finding_observation(event: SeriesIndexed, finding: Finding, recorded: Record
         "subject": reference("Patient", event.subject_id),
         "focus": [reference("ImagingSelection", selection_id(event.series_uid))],
         "effectiveDateTime": instant(recorded.occurred_at),
-        "device": reference("Device", device_id(event.run)),
+        "device": reference("Device", made_by),
         "bodyStructure": reference("BodyStructure", key),
         "component": [
             {"code": concept(VOLUME), "valueQuantity": _quantity(finding.volume_mm3, "mm3")},

@@ -41,13 +41,14 @@ from projections.fhir.vocabulary import (
 )
 from projections.parts import cut_at_erasures
 
-SCHEMA = "fhir_v1"
+NAME, VERSION = "fhir", 2
+SCHEMA = f"{NAME}_v{VERSION}"
 TYPES = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance", "AuditEvent")
 
 
 class FhirProjection:
-    name = "fhir"
-    version = 1
+    name: str = NAME
+    version: int = VERSION
     handles: frozenset[type[Event]] = frozenset(
         {
             SubjectRegistered,
@@ -130,8 +131,9 @@ async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
 
 async def _index(event: SeriesIndexed, recorded: RecordedEvent, versions: Versions, put) -> None:  # type: ignore[no-untyped-def]
     before = await versions.current("BodyStructure", index_id(event.series_uid))
+    made_by = findings.device_id(event.run)
     for finding in event.findings:
-        await put(findings.finding_observation(event, finding, recorded))
+        await put(findings.finding_observation(event, finding, recorded, made_by))
     for finding in event.findings:
         await put(findings.finding_structure(event, finding))
     for label in sorted(set(findings.labels_in_index(before, event.run.segmenter)) - {f.structure.label for f in event.findings}):

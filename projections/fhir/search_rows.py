@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 
 import msgspec
 
@@ -76,37 +77,54 @@ DATES: dict[str, dict[str, str]] = {
 def search_rows(body: Json, version: int) -> SearchRows:
     """The rows of one version of a resource."""
     kind, resource_id = body["resourceType"], body["id"]
+    token_paths, reference_paths, date_paths = _paths_of(kind)
     tokens = {
         (kind, param, code.replace("\0", "")[:MAX_CHARACTERS], system, resource_id, version)
-        for param, path in TOKENS.get(kind, {}).items()
-        for value in values_at(body, path)
+        for param, path in token_paths
+        for value in _values(body, path)
         for system, code in _tokens(value)
     }
     references = {
         (kind, param, target, resource_id, version)
-        for param, path in REFERENCES.get(kind, {}).items()
-        for value in values_at(body, path)
+        for param, path in reference_paths
+        for value in _values(body, path)
         if (target := _target(value)) is not None
     }
     dates = {
         (kind, param, *interval(str(value)), resource_id, version)
-        for param, path in DATES.get(kind, {}).items()
-        for value in values_at(body, path)
+        for param, path in date_paths
+        for value in _values(body, path)
     }
     return SearchRows(sorted(tokens), sorted(references), sorted(dates))
 
 
-def values_at(body: Json, path: str) -> Iterator[object]:
-    """The values at a dotted path, through arrays."""
+Paths = tuple[tuple[str, tuple[str, ...]], ...]
+"""Search parameter and the names on its path."""
+
+
+@cache
+def _paths_of(kind: str) -> tuple[Paths, Paths, Paths]:
+    """Of tokens, references and dates, taken apart once and not for each version."""
+    tokens, references, dates = (
+        tuple((param, tuple(path.split("."))) for param, path in table.get(kind, {}).items()) for table in (TOKENS, REFERENCES, DATES)
+    )
+    return tokens, references, dates
+
+
+def _values(body: Json, path: Sequence[str]) -> list[object]:
+    """The values at a path, through arrays."""
     found: list[object] = [body]
-    for name in path.split("."):
-        found = [
-            inner
-            for outer in found
-            if isinstance(outer, dict) and name in outer
-            for inner in (outer[name] if isinstance(outer[name], list) else [outer[name]])
-        ]
-    return iter(found)
+    for name in path:
+        inner: list[object] = []
+        for outer in found:
+            if isinstance(outer, dict) and name in outer:
+                value = outer[name]
+                if isinstance(value, list):
+                    inner += value
+                else:
+                    inner.append(value)
+        found = inner
+    return found
 
 
 def interval(value: str) -> tuple[datetime, datetime]:
@@ -151,4 +169,4 @@ def _tokens(value: object) -> Iterator[tuple[str, str]]:
 def _target(value: object) -> str | None:
     if not isinstance(value, dict) or "reference" not in value:
         return None
-    return str(value["reference"]).split("/_history/")[0]
+    return str(value["reference"]).partition("/_history/")[0]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from fhir.resources import get_fhir_model_class
@@ -14,15 +15,15 @@ from served_site import LIVER, PLANTED_MRN, PLANTED_NAME, Site, served_site, sli
 
 from domain.access import Access, AccessesRecorded, Action, Outcome
 from domain.findings import finding_key
-from eventlog.errors import LogUnavailable
 from projections.dicom import DicomProjection
+from projections.fhir.projection import FhirProjection
 from projections.fhir.vocabulary import selection_id, study_id
 from projections.projection import schema_name
 from server.audit import reads, recorder
 from server.audit.reads import ANONYMOUS
 from server.audit.recorder import AccessRecorder
 
-DICOM = schema_name(DicomProjection())
+DICOM, FHIR = schema_name(DicomProjection()), schema_name(FhirProjection())
 STUDY, OTHER = "1.2.840.1.1", "1.2.840.1.2"
 SERIES = f"{STUDY}.1"
 
@@ -135,7 +136,7 @@ async def test_no_value_that_identifies_gets_into_the_log(site: Site) -> None:
     await site.client.get(f"/fhir/Patient/{PLANTED_MRN}")
     assert len(await accesses(site)) >= 7
     rows = await site.services.pool.fetch("SELECT data FROM event WHERE type = 'AccessesRecorded'")
-    rows += await site.services.pool.fetch("SELECT convert_to(body, 'UTF8') FROM fhir_v1.resource WHERE type = 'AuditEvent'")
+    rows += await site.services.pool.fetch(f"SELECT convert_to(body, 'UTF8') FROM {FHIR}.resource WHERE type = 'AuditEvent'")
     text = b"".join(row[0] for row in rows).lower()
     assert b"patientname" in text and b"identifier" in text
     assert PLANTED_MRN.lower().encode() not in text and b"plantedname" not in text
@@ -218,27 +219,88 @@ async def test_accesses_of_a_closing_server_are_recorded(embedded_server: str, t
         assert isinstance(event.event, AccessesRecorded)
 
 
-async def test_while_the_log_does_not_answer_accesses_are_kept_up_to_a_bound(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def log_that_takes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """It answers reads and refuses to append, as PostgreSQL with a full disk does. Called, it takes again."""
+    append = site.services.log.append
+
+    async def refuses(*_: Any, **__: Any) -> None:
+        raise asyncpg.DiskFullError("not now")
+
+    monkeypatch.setattr(site.services.log, "append", refuses)
+    yield lambda: monkeypatch.setattr(site.services.log, "append", append)
+
+
+async def test_while_the_log_takes_nothing_accesses_are_kept_up_to_a_bound(
+    site: Site, monkeypatch: pytest.MonkeyPatch, log_that_takes_nothing: Callable[[], None]
 ) -> None:
     who = await site.principal("fhir:read")
     kept = AccessRecorder(site.services.log)
-    monkeypatch.setattr(recorder, "MAX_HELD", 10)
-    append = site.services.log.append
-
-    async def does_not_answer(*_: Any, **__: Any) -> None:
-        raise LogUnavailable("not now")
-
-    monkeypatch.setattr(site.services.log, "append", does_not_answer)
-    for number in range(5):
+    monkeypatch.setattr(recorder, "MAX_HELD", 5)
+    for number in range(4):
         kept.record(who, Action.READ, route=f"/{number}")
-    with pytest.raises(LogUnavailable):
+    assert not kept.is_full
+    with pytest.raises(asyncpg.DiskFullError):
         await kept.flush()
-    for number in range(5, 13):
+    for number in range(4, 13):
         kept.record(who, Action.READ, route=f"/{number}")
-    monkeypatch.setattr(site.services.log, "append", append)
+    assert kept.is_full
+    log_that_takes_nothing()
     await asyncio.gather(kept.flush(), kept.flush())
+    assert not kept.is_full
     events = [one.event for one in await site.services.log.read(0, 1000, [AccessesRecorded])]
-    mine = [e for e in events if isinstance(e, AccessesRecorded) and any(a.route.startswith("/") and a.route[1:].isdigit() for a in e.accesses)]
-    assert [a.route for e in mine for a in e.accesses] == [f"/{n}" for n in range(10)]
+    mine = [e for e in events if isinstance(e, AccessesRecorded) and any(a.route[1:].isdigit() for a in e.accesses)]
+    assert [a.route for e in mine for a in e.accesses] == [f"/{n}" for n in range(5 * recorder.UNDER_WAY)]
     assert sum(e.lost for e in mine) == 3
+
+
+async def test_names_are_bounded_too(site: Site, monkeypatch: pytest.MonkeyPatch, log_that_takes_nothing: Callable[[], None]) -> None:
+    who = await site.principal("fhir:read")
+    kept = AccessRecorder(site.services.log)
+    monkeypatch.setattr(recorder, "MAX_HELD_NAMES", 100)
+    kept.record(who, Action.SEARCH, subjects=tuple(map(str, range(60))))
+    assert not kept.is_full
+    kept.record(who, Action.SEARCH, studies=tuple(map(str, range(60))))
+    assert kept.is_full
+    log_that_takes_nothing()
+    await kept.flush()
+    assert not kept.is_full
+
+
+async def test_what_cannot_be_recorded_cannot_be_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch, log_that_takes_nothing: Callable[[], None]
+) -> None:
+    subject_id = await subject_of(site, STUDY)
+    monkeypatch.setattr(recorder, "MAX_HELD", 3)
+    patient, study, erasures = f"/fhir/Patient/{subject_id}", f"/dicomweb/studies/{STUDY}/metadata", "/subjects/erasures"
+    scopes = ("fhir:read", "dicom:read", "subjects:erase")
+    statuses = [(await site.get(path, *scopes)).status_code for path in (patient, study, patient, erasures, patient)]
+    assert statuses == [200, 200, 503, 503, 503]  # the login is one of the three
+    refused = await site.get(patient, *scopes)
+    assert refused.headers["Retry-After"] and refused.json()["issue"][0]["code"] == "transient"
+    assert PLANTED_NAME not in refused.text
+    assert (await site.client.post("/fhir/Patient/_search", headers=await site.headers(*scopes))).status_code == 503
+    assert (await site.client.get("/health/live")).status_code == 200
+    assert (await site.get("/fhir/metadata", *scopes)).status_code == 200
+    log_that_takes_nothing()
+    await site.caught_up()
+    assert (await site.get(patient, *scopes)).status_code == 200
+    assert [(a.action, a.outcome) for a in await accesses(site)] == [
+        (Action.READ, Outcome.SUCCESS), (Action.RETRIEVE, Outcome.SUCCESS), (Action.READ, Outcome.SUCCESS)
+    ]  # fmt: skip
+
+
+async def test_a_route_that_nobody_thought_of_is_an_access_all_the_same(site: Site) -> None:
+    subject_id = await subject_of(site, STUDY)
+    answer = await site.get(f"/subjects/{subject_id}/erasure", "subjects:erase")
+    assert answer.status_code == 200, answer.text
+    (access,) = await accesses(site)
+    assert (access.action, access.route, access.things) == (Action.OTHER, "/subjects/{subject_id}/erasure", (f"Patient/{subject_id}",))
+    (found,) = await who_looked_at(site, subject_id)
+    assert found["code"]["text"] == "other"
+
+
+async def test_proofs_tell_nothing_of_anybody_and_are_not_recorded(site: Site) -> None:
+    for path in ("/audit/keys", "/audit/checkpoints"):
+        assert (await site.get(path, "audit:read")).status_code == 200
+    assert await accesses(site) == []
