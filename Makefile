@@ -13,7 +13,7 @@ export PIP_ROOT_USER_ACTION := ignore
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check docs lock clean bench-append bench-ingest bench-qido
+.PHONY: help demo serve test check docs lock clean bench-append bench-ingest bench-qido bench-seal
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,9 @@ bench-ingest: $(VENV)/dev.stamp  ## Instances/s over C-STORE against Orthanc and
 
 bench-qido: $(VENV)/dev.stamp  ## Study lists and metadata against Orthanc (as root)
 	$(BIN)/python benchmarks/qido.py $(ARGS)
+
+bench-seal: $(VENV)/dev.stamp  ## Appends with the sealer on and off, proofs/s, and verification against bare SHA-256
+	$(BIN)/python benchmarks/seal.py $(ARGS)
 
 lock: $(VENV)/pip.stamp  ## Pin and hash the requirements anew, after a change of pyproject.toml
 	$(PIP) install --quiet uv

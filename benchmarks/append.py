@@ -92,7 +92,7 @@ def ours(url: str, writers: int, seconds: float) -> float:
             await migrate(settings)
             log = await EventLog.open(settings)
             try:
-                return await _events_per_second([_append_to(log, f"series:{n}") for n in range(writers)], seconds)
+                return await events_per_second([append_to(log, f"series:{n}") for n in range(writers)], seconds)
             finally:
                 await log.close()
 
@@ -106,7 +106,7 @@ def bare(url: str, writers: int, seconds: float) -> float:
         await setup.close()
         connections = [await asyncpg.connect(url) for _ in range(writers)]
         try:
-            return await _events_per_second([await _insert_on(c, f"series:{n}") for n, c in enumerate(connections)], seconds)
+            return await events_per_second([await _insert_on(c, f"series:{n}") for n, c in enumerate(connections)], seconds)
         finally:
             for connection in connections:
                 await connection.close()
@@ -118,7 +118,7 @@ def pooled(url: str, writers: int, seconds: float) -> float:
     async def run() -> float:
         async with asyncpg.create_pool(url, min_size=writers, max_size=writers) as pool:
             await pool.execute(BARE_TABLE)
-            return await _events_per_second([_insert_by(pool.execute, f"series:{n}") for n in range(writers)], seconds)
+            return await events_per_second([_insert_by(pool.execute, f"series:{n}") for n in range(writers)], seconds)
 
     return asyncio.run(run())
 
@@ -201,7 +201,7 @@ def main() -> None:
     print(json.dumps({name: round(medians["Anamnesis", peer[1]] / medians[peer], 2) for name, peer in peers.items()}))
 
 
-def _append_to(log: EventLog, stream: str) -> Callable[[int], Coroutine[Any, Any, object]]:
+def append_to(log: EventLog, stream: str) -> Callable[[int], Coroutine[Any, Any, object]]:
     def append(version: int) -> Coroutine[Any, Any, object]:
         new = StreamAppend(stream=stream, events=[NewEvent(event=EVENT)], expected_version=version)
         return log.append([new], principal=PRINCIPAL)
@@ -224,7 +224,7 @@ def _insert_by(execute: Callable[..., Coroutine[Any, Any, object]], stream: str)
     return insert
 
 
-async def _events_per_second(writers: list[Callable[[int], Coroutine[Any, Any, object]]], seconds: float) -> float:
+async def events_per_second(writers: list[Callable[[int], Coroutine[Any, Any, object]]], seconds: float) -> float:
     """Every writer goes on from one event to the next; the first half second is not counted."""
     versions = [0] * len(writers)
     until = time.perf_counter() + 0.5
