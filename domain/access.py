@@ -63,7 +63,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @event
 class AccessesRecorded(Event, frozen=True, kw_only=True):
-    """Accesses of some seconds at one server. ``lost`` were not recorded: the log did not answer for too long."""
+    """Accesses of some seconds at one server. ``lost`` were not recorded: the log did not take them for too long."""
 
     accesses: tuple[Access, ...]
     lost: int = 0

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.access import Action, Outcome
@@ -24,6 +25,7 @@ from projections.fhir.projection import TYPES
 from server.audit.recorder import AccessRecorder
 from server.auth.principals import PROBE
 from server.dicomweb.keys import find_key
+from server.fhir.outcome import outcome
 from server.fhir.parameters import RESULT_PARAMETERS, supported
 
 SESSION_S = 15 * 60.0
@@ -35,7 +37,9 @@ ANONYMOUS = Principal(id="anonymous", kind=PrincipalKind.DEVICE)
 _OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")
 _QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})
-_NO_ACCESSES = frozenset({"/fhir/metadata", "/metrics"})
+_NO_ACCESSES = re.compile(r"/fhir/metadata|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
+"""What tells nothing of anybody: capabilities, counts, the digests of the log's tree. Every other GET is an access."""
+_RETRY_AFTER_S = 5
 
 
 class _Seen(msgspec.Struct):
@@ -103,6 +107,9 @@ class Reads:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._recorder.is_full and _reads(scope["method"], scope["path"]):
+            await _cannot_record(scope["path"])(scope, receive, send)
+            return
         status = 500
 
         async def observed(message: Message) -> None:
@@ -144,7 +151,7 @@ class Reads:
             outcome,
             route=route,
             resource_type=path.get("resource_type", "") if answered else "",
-            things=(*_resource(path), *(f"{kind}:{uid}" for kind, uid in uids.items())),
+            things=(*_resource(path), *_subject(path), *(f"{kind}:{uid}" for kind, uid in uids.items())),
             parameters=_parameters(scope, action, path.get("resource_type", ""), seen),
             subjects=tuple(sorted({*seen.subjects, *_subjects(seen.bodies)})) if answered else (),
             studies=tuple(sorted(studies)),
@@ -174,23 +181,34 @@ def _template(scope: Scope) -> str:
 def _action(method: str, route: str) -> Action | None:
     """What a request to this route does to the data; None where it does not read any."""
     last = route.rsplit("/", 1)[-1]
-    if route in _NO_ACCESSES:
+    if not route or not _reads(method, route):
         return None
     if route.startswith("/fhir/"):
-        if method == "POST":
-            return Action.SEARCH if last == "_search" else None
-        if method not in ("GET", "HEAD"):
-            return None
-        return {"{resource_type}": Action.SEARCH, "_history": Action.HISTORY, "{version}": Action.VREAD}.get(last, Action.READ)
-    if method not in ("GET", "HEAD"):
-        return None
+        return {
+            "_search": Action.SEARCH, "{resource_type}": Action.SEARCH, "_history": Action.HISTORY, "{version}": Action.VREAD
+        }.get(last, Action.READ)  # fmt: skip
     if route.startswith("/dicomweb/"):
         if last in ("rendered", "thumbnail"):
             return Action.RENDER
         return Action.QUERY if last in ("studies", "series", "instances") else Action.RETRIEVE
-    if route.startswith(("/audit/timeline/", "/audit/lineage/")):
-        return Action.AUDIT
-    return None
+    return Action.AUDIT if route.startswith("/audit/") else Action.OTHER
+
+
+def _reads(method: str, path: str) -> bool:
+    """Whether a request to this path, or route's template, asks for data."""
+    if method == "POST":
+        return path.startswith("/fhir/") and path.endswith("/_search")
+    return method in ("GET", "HEAD") and not _NO_ACCESSES.fullmatch(path)
+
+
+def _cannot_record(path: str) -> Response:
+    """No read goes unrecorded: while the log does not take accesses, and many wait for it, nothing is read."""
+    detail = "accesses cannot be recorded now, so nothing can be read: try again"
+    headers = {"Retry-After": str(_RETRY_AFTER_S)}
+    if path.startswith("/fhir/"):
+        return outcome(503, "transient", detail, headers=headers)
+    body = msgspec.json.encode({"type": "about:blank", "status": 503, "detail": detail})
+    return Response(body, 503, headers, media_type="application/problem+json")
 
 
 def _outcome(status: int) -> Outcome:
@@ -204,6 +222,12 @@ def _resource(path: dict[str, str]) -> tuple[str, ...]:
     resource_id = path.get("resource_id", "")
     known = path.get("resource_type") in TYPES and _OUR_ID.fullmatch(resource_id)
     return (f"{path['resource_type']}/{resource_id}",) if known else ()
+
+
+def _subject(path: dict[str, str]) -> tuple[str, ...]:
+    """The subject that a path below /subjects names."""
+    subject_id = path.get("subject_id", "")
+    return (f"Patient/{subject_id}",) if _OUR_ID.fullmatch(subject_id) else ()
 
 
 def _parameters(scope: Scope, action: Action | None, resource_type: str, seen: _Seen) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Accesses on their way into the log: merged while they are alike, and appended many at a time, so that no read waits.
 
-While the log does not answer they are kept, up to a bound. What is beyond it is lost, counted in a metric, and said by the
-next event that gets through.
+While the log does not take them they are kept, up to a bound; there reads are refused (``is_full``) rather than go unrecorded. What
+was under way by then still has room; beyond that an access is lost, counted in a metric, and said by the next event that gets through.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from prometheus_client import Counter
 from domain.access import Access, AccessesRecorded, Action, Outcome, access_stream
 from domain.ids import Position
 from domain.principal import Principal, device
-from eventlog.appender import CONNECTION_ERRORS
 from eventlog.envelope import NewEvent, StreamAppend
-from eventlog.errors import LogUnavailable
 from eventlog.log import EventLog
 from projections.dicom.projection import SCHEMA
 
@@ -34,11 +32,16 @@ MAX_NAMES = 5000
 MAX_THINGS = 100
 """In one access."""
 MAX_HELD = 20_000
-"""Accesses that wait for a log which does not answer."""
+"""Accesses that wait for a log which does not take them. Beyond these no read is answered."""
+MAX_HELD_NAMES = 400_000
+"""Subjects, studies and things in them: some 50 MB."""
+UNDER_WAY = 2
+"""So many times these bounds are kept of what was asked before they were reached."""
+RETRY_S = 1.0
 CLOSE_S = 5.0
 RECORDER = device("access-recorder")
 
-_LOST = Counter("anamnesis_accesses_lost_total", "Accesses that were not recorded: the log did not answer for too long")
+_LOST = Counter("anamnesis_accesses_lost_total", "Accesses that were not recorded: the log did not take them for too long")
 _SUBJECTS_OF_STUDIES = f"SELECT study_uid, subject_id FROM {SCHEMA}.study WHERE study_uid = ANY($1)"
 _logger = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class AccessRecorder:
         self._full: list[tuple[_Alike, _Merged]] = []
         self._waiting: deque[NewEvent] = deque()
         self._lost = 0
+        self._names = 0
         self._something = asyncio.Event()
         self._enough = asyncio.Event()
         self._flushing = asyncio.Lock()
@@ -96,11 +100,14 @@ class AccessRecorder:
         if merged is not None:
             merged.last_at = now
             merged.count += 1
+            before = len(merged.things)
             merged.things.update(dict.fromkeys(things))
+            self._names += len(merged.things) - before
             if len(merged.things) >= MAX_THINGS:
                 self._full.append((alike, self._held.pop(alike)))
-        elif self._count() < MAX_HELD:
-            self._held[alike] = _Merged(now, now, 1, dict.fromkeys(things))
+        elif self._has_room(UNDER_WAY):
+            self._held[alike] = merged = _Merged(now, now, 1, dict.fromkeys(things))
+            self._names += _weight(alike, merged)
         else:
             self._lost += 1
             _LOST.inc()
@@ -108,8 +115,13 @@ class AccessRecorder:
         if len(self._held) + len(self._full) >= MAX_ACCESSES:
             self._enough.set()
 
+    @property
+    def is_full(self) -> bool:
+        """Nothing more should be read until the log takes what was."""
+        return not self._has_room(1)
+
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Whatever keeps the log from taking accesses (no connection, a full disk, a standby) may end by itself."""
         while True:
             await self._something.wait()
             with contextlib.suppress(TimeoutError):
@@ -119,13 +131,13 @@ class AccessRecorder:
             self._enough.clear()
             try:
                 await self.flush()
-            except (*CONNECTION_ERRORS, LogUnavailable) as error:
+            except Exception as error:
                 _logger.warning("accesses cannot be recorded (%s); they are kept and tried again", type(error).__name__)
                 self._something.set()
-                await asyncio.sleep(WINDOW_S)
+                await asyncio.sleep(RETRY_S)
 
     async def flush(self) -> None:
-        """Appends what is held. Raises LogUnavailable and what a lost connection raises, and then still holds it."""
+        """Appends what is held. Raises what appending raises, and then still holds it."""
         async with self._flushing:
             while self._waiting or self._held or self._full:
                 if not self._waiting:
@@ -134,20 +146,29 @@ class AccessRecorder:
                 append = StreamAppend(stream=access_stream(self._log.settings.site), events=[new])
                 await self._log.append([append], principal=RECORDER)  # the same event again is accepted once
                 self._waiting.popleft()
+                self._weigh()
 
     async def close(self) -> None:
         """Appends what is held, if the log answers soon."""
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self.flush()
-        except (TimeoutError, *CONNECTION_ERRORS, LogUnavailable):
+        except Exception:
             lost = self._count() + self._lost
             _LOST.inc(self._count())
-            _logger.error("%d accesses were not recorded: the log did not answer", lost)
+            _logger.error("%d accesses were not recorded: the log did not take them", lost)
 
     def _count(self) -> int:
         waiting = sum(len(new.event.accesses) for new in self._waiting if isinstance(new.event, AccessesRecorded))
         return len(self._held) + len(self._full) + waiting
+
+    def _has_room(self, times: int) -> bool:
+        return self._count() < times * MAX_HELD and self._names < times * MAX_HELD_NAMES
+
+    def _weigh(self) -> None:
+        held = sum(_weight(alike, merged) for alike, merged in (*self._held.items(), *self._full))
+        waiting = sum(_names(access) for new in self._waiting if isinstance(new.event, AccessesRecorded) for access in new.event.accesses)
+        self._names = held + waiting
 
     async def _take(self) -> None:
         """What is held becomes events; while the subjects of studies are looked up, it stays held."""
@@ -164,6 +185,7 @@ class AccessRecorder:
         for batch in _batches(accesses):
             self._waiting.append(NewEvent(event=AccessesRecorded(accesses=tuple(batch), lost=lost)))
             lost = 0
+        self._weigh()
 
 
 def one_access(
@@ -213,11 +235,19 @@ def _access(alike: _Alike, merged: _Merged, subject_of: dict[str, str]) -> Acces
     )
 
 
+def _weight(alike: _Alike, merged: _Merged) -> int:
+    return len(alike.subjects) + len(alike.studies) + len(merged.things)
+
+
+def _names(access: Access) -> int:
+    return len(access.subjects) + len(access.things)
+
+
 def _batches(accesses: Sequence[Access]) -> list[list[Access]]:
     batches: list[list[Access]] = []
     names = 0
     for access in accesses:
-        weight = len(access.subjects) + len(access.things)
+        weight = _names(access)
         if not batches or len(batches[-1]) == MAX_ACCESSES or names + weight > MAX_NAMES:
             batches.append([])
             names = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ async def test_accesses_of_a_closing_server_are_recorded(embedded_server: str, t
 
 
 @pytest.fixture
-def log_that_takes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def log_that_takes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """It answers reads and refuses to append, as PostgreSQL with a full disk does. Called, it takes again."""
     append = site.services.log.append
 
@@ -228,7 +228,7 @@ def log_that_takes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> Itera
         raise asyncpg.DiskFullError("not now")
 
     monkeypatch.setattr(site.services.log, "append", refuses)
-    yield lambda: monkeypatch.setattr(site.services.log, "append", append)
+    return lambda: monkeypatch.setattr(site.services.log, "append", append)
 
 
 async def test_while_the_log_takes_nothing_accesses_are_kept_up_to_a_bound(
