@@ -25,6 +25,16 @@ LOCK_TRIES = 30
 MAX_SEGMENTS = 1024
 
 _logger = logging.getLogger(__name__)
+_AHEAD = "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())"
+_OLD_READERS = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE coalesce(datname, current_database()) = current_database() AND pid <> pg_backend_pid()
+        AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age($1::text::xid)
+) OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database() AND age(transaction) >= age($1::text::xid))
+  OR EXISTS (SELECT FROM pg_replication_slots WHERE xmin IS NOT NULL AND age(xmin) >= age($1::text::xid))
+"""
+"""Sessions of this database and standbys (whose sessions are of none); VACUUM FULL carries over what any of them may still see."""
 
 
 async def scrub(settings: LogSettings, schemas: Sequence[str]) -> list[str]:
@@ -32,7 +42,10 @@ async def scrub(settings: LogSettings, schemas: Sequence[str]) -> list[str]:
     undone: list[str] = []
     async with _owner(settings) as connection:
         if not await _old_readers_are_gone(connection):
-            undone.append("a transaction that began before the erasure is still open: end it, and run VACUUM FULL")
+            undone.append(
+                "a transaction that began before the erasure is still open (or a prepared one, a standby or a replication slot keeps its"
+                " rows): end it, and run VACUUM FULL"
+            )
         tables = await connection.fetch(
             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = ANY($1) ORDER BY 1", list(schemas)
         )
@@ -43,6 +56,8 @@ async def scrub(settings: LogSettings, schemas: Sequence[str]) -> list[str]:
             undone.append("the write-ahead log keeps old segments: a superuser has to run SELECT pg_switch_wal(); CHECKPOINT")
         if await connection.fetchval("SELECT current_setting('archive_mode') <> 'off'"):
             undone.append("archived write-ahead log segments are not ours to remove")
+        if await connection.fetchval("SELECT EXISTS (SELECT FROM pg_replication_slots)"):
+            undone.append("a replication slot may keep old segments: let its reader catch up, and run SELECT pg_switch_wal(); CHECKPOINT")
     return undone
 
 
@@ -59,11 +74,7 @@ async def _old_readers_are_gone(connection: asyncpg.Connection) -> bool:
     """Rows that an open snapshot still sees survive a rewrite."""
     now = await connection.fetchval("SELECT pg_current_xact_id()::text")
     deadline = time.monotonic() + OLD_READERS_S
-    while await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        " AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age($1::text::xid))",
-        now,
-    ):
+    while await connection.fetchval(_OLD_READERS, now):
         if time.monotonic() > deadline:
             return False
         await asyncio.sleep(0.1)
@@ -99,16 +110,15 @@ async def _rewrite(connection: asyncpg.Connection, table: str) -> bool:
 
 
 async def _turn_over_log(connection: asyncpg.Connection) -> bool:
-    """Fills up no segment: each switch begins a new one, and a checkpoint then removes all before it."""
+    """Twice: a checkpoint puts the segments behind it, as they are, before the current one, to be used again under other names."""
     try:
-        ahead = await connection.fetchval(
-            "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())"
-        )
         await connection.execute("CHECKPOINT")
-        for _ in range(min(ahead, MAX_SEGMENTS) + 1):  # segments that lie ready to be used again hold what they held
-            await connection.execute("SELECT pg_logical_emit_message(false, 'anamnesis', 'scrub')")
-            await connection.execute("SELECT pg_switch_wal()")
-        await connection.execute("CHECKPOINT")
+        for _ in range(2):
+            ahead = await connection.fetchval(_AHEAD)
+            for _ in range(min(ahead, MAX_SEGMENTS) + 1):  # each switch fills up a segment with zeros and begins the next one
+                await connection.execute("SELECT pg_logical_emit_message(false, 'anamnesis', 'scrub')")
+                await connection.execute("SELECT pg_switch_wal()")
+            await connection.execute("CHECKPOINT")
     except asyncpg.InsufficientPrivilegeError:
         return False
     return True
