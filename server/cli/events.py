@@ -9,9 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from domain.access import Action
 from domain.event import identifying_fields
 from eventlog.envelope import RecordedEvent
 from eventlog.log import EventLog
+from server.cli.console import record_read, subjects_of
 from server.cli.session import with_log
 
 
@@ -22,7 +24,7 @@ def events(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines with the events' data.")] = False,
     opened: Annotated[bool, typer.Option("--open", help="With --json: show what identifies a person too.")] = False,
 ) -> None:
-    """Show events with their positions.
+    """Show events with their positions. With --json, that somebody read them is recorded, too.
 
     Examples:
 
@@ -32,8 +34,11 @@ def events(
     """
 
     async def read(log: EventLog) -> list[RecordedEvent]:
-        found = await log.read_stream(stream, after) if stream else await log.read(after, limit)
-        return found[:limit]
+        found = (await log.read_stream(stream, after) if stream else await log.read(after, limit))[:limit]
+        subjects = subjects_of(one.event for one in found)
+        if as_json and subjects:
+            await record_read(log, Action.EXPORT, "events", subjects=subjects)
+        return found
 
     found = with_log(read)
     if as_json:

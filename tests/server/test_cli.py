@@ -94,7 +94,11 @@ async def test_events_are_shown_with_positions_and_who_is_meant_only_on_request(
     assert json.loads(line)["position"] == 1
     assert "Doe" not in line and "MRN1" not in line
     assert "Doe^Jane" in shell.run("events", "--json", "--open").stdout
-    assert shell.run("events", "--after", "1", "--json").stdout == ""
+    reads = [json.loads(line) for line in shell.run("events", "--after", "1", "--json").stdout.splitlines()]
+    assert [one["type"] for one in reads] == ["AccessesRecorded"] * 2  # of the two that showed the subject's event, and not of this one
+    assert all(one["event"]["accesses"][0]["subjects"] == [subject] for one in reads)
+    assert reads[0]["event"]["accesses"][0]["principal"]["id"] == f"console:uid-{os.getuid()}"
+    assert shell.run("events", "--after", "3", "--json").stdout == ""
 
 
 def test_db_status_knows_an_empty_database_and_upgrade_mends_it(database_url: str, tmp_path: Path) -> None:

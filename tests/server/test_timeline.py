@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served_site import LIVER, LUNG, PLANTED_MRN, PLANTED_NAME, Site, served_site, slice_of
 
+from domain.access import AccessesRecorded, Action
 from domain.findings import finding_key
 from domain.review import ReviewFinding, Verdict
 from eventlog.envelope import NewEvent, StreamAppend
@@ -240,6 +241,17 @@ async def test_the_command_line_shows_a_timeline(site: Site) -> None:
     assert code == 0, err
     assert all(kind in out for kind in IN_SERIES) and "requested → indexed" in out
     assert PLANTED_NAME not in out
+    (last,) = await site.services.log.read(await site.services.log.head() - 1)
+    assert isinstance(last.event, AccessesRecorded)
+    (access,) = last.event.accesses
+    assert (access.principal.id, access.action) == (f"console:uid-{os.getuid()}", Action.AUDIT)
+    assert access.subjects == (await subject_of(site),)
+
+
+async def test_the_command_line_records_no_read_where_that_is_switched_off(site: Site) -> None:
+    before = await site.services.log.head()
+    assert (await cli(site, "show", SERIES, ANAMNESIS_AUDIT_READS="false"))[0] == 0
+    assert await site.services.log.head() == before
 
 
 async def test_the_command_line_shows_identities_to_a_token_and_says_so_in_the_log(site: Site) -> None:

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from domain.access import Action
 from domain.principal import Principal
 from eventlog.log import EventLog
 from server.audit.lineage import Lineage, Review, Step
+from server.cli.console import record_read
 from server.cli.session import with_log
 
 FEW = 5
@@ -35,7 +37,9 @@ def lineage(
     from server.audit.lineage import lineage as of_finding
 
     async def work(log: EventLog) -> Lineage:
-        return await of_finding(log, finding, as_of=await asked_position(log, as_of))
+        found = await of_finding(log, finding, as_of=await asked_position(log, as_of))
+        await record_read(log, Action.AUDIT, "audit lineage", subjects=[found.subject_id], things=[f"BodyStructure/{finding}"])
+        return found
 
     found = with_log(work)
     if as_json:

@@ -15,6 +15,7 @@ from domain.principal import Principal
 from eventlog.log import EventLog
 from server.audit.differences import Change
 from server.audit.timeline import DEFAULT_LIMIT, MAX_LIMIT, Entry, Timeline
+from server.cli.console import record_read
 from server.cli.person import ask_for_token, person
 from server.cli.session import with_log
 
@@ -40,7 +41,6 @@ def show(
         anamnesis audit show BodyStructure/5f0c6a52-6c3e-5f0a-9c1e-2d7a4b1f8e11 --as-of 2026-11-01
     """
     from server.audit.inquiries import asked_position
-    from server.audit.recorder import append_accesses, one_access
     from server.audit.timeline import timeline
 
     token = ask_for_token() if identities else None
@@ -49,8 +49,7 @@ def show(
         reader = await person(log, token, "identities:read") if token is not None else None
         position = await asked_position(log, as_of)
         found = await timeline(log, wanted, as_of=position, after=after, limit=limit, identities=identities)
-        if reader is not None:
-            await append_accesses(log, one_access(reader.principal, Action.AUDIT, route="anamnesis audit show", subjects=found.subjects))
+        await record_read(log, Action.AUDIT, "audit show", subjects=found.subjects, by=reader.principal if reader else None)
         return found
 
     found = with_log(work)
