@@ -126,7 +126,7 @@ async def run_sealer(log: EventLog, every_s: float) -> None:
             await seal(log)
             _REFUSED.set(0)
         except NotSealed:
-            pass
+            pause = 0.0  # the first event is sealed as soon as it is there
         except SealRefused as error:
             _REFUSED.set(1)
             _logger.error("the log is not sealed: %s. Run `anamnesis audit check`", error)
