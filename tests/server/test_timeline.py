@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -246,6 +247,19 @@ async def test_the_command_line_shows_a_timeline(site: Site) -> None:
     (access,) = last.event.accesses
     assert (access.principal.id, access.action) == (f"console:uid-{os.getuid()}", Action.AUDIT)
     assert access.subjects == (await subject_of(site),)
+
+
+@pytest.mark.parametrize("scope", [("--subject",), ("--study", STUDY), ("--since", "2020-01-01")])
+async def test_an_export_says_in_the_log_whose_data_it_took(site: Site, tmp_path: Path, scope: tuple[str, ...]) -> None:
+    subject_id = await subject_of(site)
+    code, _, err = await cli(site, "export", str(tmp_path / "bundle"), *scope, *([subject_id] if len(scope) == 1 else []))
+    assert code == 0, err
+    (last,) = await site.services.log.read(await site.services.log.head() - 1)
+    assert isinstance(last.event, AccessesRecorded)
+    (access,) = last.event.accesses
+    assert (access.action, access.route) == (Action.EXPORT, "anamnesis audit export")
+    assert subject_id in access.subjects and len(access.subjects) == (2 if scope[0] == "--since" else 1)
+    await site.caught_up()
 
 
 async def test_the_command_line_records_no_read_where_that_is_switched_off(site: Site) -> None:

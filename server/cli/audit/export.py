@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from domain.access import Action
 from eventlog.log import EventLog
 from server.audit.scope import Scope, of_tag, of_time
+from server.cli.console import record_read
 from server.cli.session import with_log
 from server.errors import SettingRefused
 
@@ -29,6 +31,7 @@ def export(
     """Write an auditor's bundle: events, proofs, checkpoints, keys, a report, and a program that checks them offline.
 
     Events that are not about what was asked for are in it as digests alone, and it is proved that none was left out.
+    That it was exported is recorded.
 
     Examples:
 
@@ -38,13 +41,16 @@ def export(
     """
     from server.audit.export import Exported
     from server.audit.export import export as write
+    from server.audit.exposure import subjects_in
 
     scope = _scope({"study": study, "series": series, "subject": subject, "dataset": dataset}, since, until)
     with Progress(*Progress.get_default_columns()[:3], TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("Writing the bundle", total=None)
 
         async def work(log: EventLog) -> Exported:
-            return await write(log, scope, destination, progress=lambda at, size: progress.update(task, completed=at, total=size))
+            exported = await write(log, scope, destination, progress=lambda at, size: progress.update(task, completed=at, total=size))
+            await record_read(log, Action.EXPORT, "audit export", subjects=await subjects_in(log, scope, exported.size))
+            return exported
 
         exported = with_log(work)
     if as_json:
