@@ -39,6 +39,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FORMAT = "anamnesis-audit-bundle/1"
 _SCOPE_ENDINGS = {"study_uid": "study", "series_uid": "series", "subject_id": "subject", "dataset_id": "dataset"}
+_ENDINGS = tuple(_SCOPE_ENDINGS)
 _ED25519, _COSIGNATURE = 1, 4
 MAX_PROBLEMS = 1000
 
@@ -231,9 +232,12 @@ def _verify(key: VerificationKey, signature: bytes, text: str) -> int | None:
 # --- events ---
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def canonical(value: Any) -> bytes:
     """RFC 8785, for what an envelope holds: strings, integers, null, and ASCII keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return _encode(value).encode("utf-8")
 
 
 def salt_of(event_id: str) -> bytes:
@@ -462,8 +466,10 @@ class _Events:
             return
         data = json.loads(line["data"])
         for name, value in data.items():
-            kind = next((kind for ending, kind in _SCOPE_ENDINGS.items() if name.endswith(ending)), None)
-            if kind and isinstance(value, str) and value and f"{kind}:{value}" not in line["about"]:
+            if not name.endswith(_ENDINGS) or not isinstance(value, str) or not value:
+                continue
+            kind = next(kind for ending, kind in _SCOPE_ENDINGS.items() if name.endswith(ending))
+            if f"{kind}:{value}" not in line["about"]:
                 self._result.wrong(f"the digest does not commit to {kind} {value}, which the data name", position, stream)
         self._digests[envelope["event_id"]] = digest.hex()
         if envelope["type"] == "EventSigned":
