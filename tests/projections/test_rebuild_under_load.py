@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,6 +38,11 @@ REQUESTS = [
     "/dicomweb/studies/1.2.7/instances",
 ]
 PATHS = [path.format(subject=subject_of(7), study=study_id("1.2.7")) for path in REQUESTS]
+
+
+def without_position(answer: bytes) -> bytes:
+    """An answer but for the position that it names in its links: the log goes on, since reads are recorded in it too."""
+    return re.sub(rb"_asof=\d+", b"", answer)
 
 
 @asynccontextmanager
@@ -75,7 +81,7 @@ async def test_no_request_fails_or_gets_another_answer_while_read_models_are_reb
             for path in PATHS:
                 first = await client.get(path)
                 assert first.status_code == 200 and len(first.content) > 100, f"{path}: {first.text}"
-                expected[path] = first.content
+                expected[path] = without_position(first.content)
             wrong: list[str] = []
             answered = 0
             done = asyncio.Event()
@@ -88,7 +94,7 @@ async def test_no_request_fails_or_gets_another_answer_while_read_models_are_reb
                     path = PATHS[n % len(PATHS)]
                     response = await client.get(path)
                     answered += 1
-                    if response.status_code != 200 or response.content != expected[path]:
+                    if response.status_code != 200 or without_position(response.content) != expected[path]:
                         wrong.append(f"{path}: {response.status_code} {response.text[:200]}")
 
             readers = [asyncio.create_task(read(n)) for n in range(READERS)]
