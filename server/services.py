@@ -25,7 +25,7 @@ from projections.fhir.projection import FhirProjection
 from projections.ledger.projection import LedgerProjection
 from projections.projection import Projection
 from projections.runner import Runner
-from server.audit.recorder import AccessRecorder
+from server.audit.recorder import AccessRecorder, record_refused_association
 from server.auth.oidc import OidcVerifier
 from server.auth.principals import Verifiers
 from server.auth.tokens import TokenVerifier
@@ -113,7 +113,12 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             _logger.info("%d instances of the spool are taken up", taken_up)
         if dimse:
             loop = asyncio.get_running_loop()
-            services.dimse = DimseProcess(settings, intake, lambda: loop.call_soon_threadsafe(intake.resume))
+            services.dimse = DimseProcess(
+                settings,
+                intake,
+                lambda: loop.call_soon_threadsafe(intake.resume),
+                lambda: loop.call_soon_threadsafe(record_refused_association, recorder),
+            )
             await asyncio.to_thread(services.dimse.start)
             stack.callback(services.dimse.stop)
         yield services

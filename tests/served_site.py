@@ -147,7 +147,7 @@ def slice_of(study: str, number: int, *, series_number: int = 1, name: str = PLA
 
 
 @asynccontextmanager
-async def served_site(server_url: str, folder: Path, **more: Any) -> AsyncIterator[Site]:
+async def served_site(server_url: str, folder: Path, *, dimse: bool = False, **more: Any) -> AsyncIterator[Site]:
     """``server_url`` is that of a maintenance database."""
     name = f"site_{uuid.uuid4().hex[:12]}"
     connection = await asyncpg.connect(server_url)
@@ -157,7 +157,7 @@ async def served_site(server_url: str, folder: Path, **more: Any) -> AsyncIterat
     settings = ServerSettings(data_dir=folder, database_url=SecretStr(url), **more)
     make_key_encryption_key(settings)
     try:
-        async with open_services(settings, dimse=False) as services:
+        async with open_services(settings, dimse=dimse) as services:
             transport = httpx.ASGITransport(create_app(services))
             async with httpx.AsyncClient(transport=transport, base_url="http://site.test") as client:
                 yield Site(services, client)

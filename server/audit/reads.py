@@ -20,9 +20,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.access import Action, Outcome
-from domain.principal import Principal, PrincipalKind
+from domain.principal import Principal
 from projections.fhir.projection import TYPES
-from server.audit.recorder import AccessRecorder
+from server.audit.recorder import ANONYMOUS, AccessRecorder
 from server.auth.principals import PROBE
 from server.dicomweb.keys import find_key
 from server.fhir.outcome import outcome
@@ -31,8 +31,6 @@ from server.fhir.parameters import RESULT_PARAMETERS, supported
 SESSION_S = 15 * 60.0
 """A token that was not used for so long logs in anew."""
 SESSIONS = 10_000
-ANONYMOUS = Principal(id="anonymous", kind=PrincipalKind.DEVICE)
-"""Who is refused without a token that is good."""
 
 _OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")

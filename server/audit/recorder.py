@@ -18,7 +18,7 @@ from prometheus_client import Counter
 
 from domain.access import Access, AccessesRecorded, Action, Outcome, access_stream
 from domain.ids import Position
-from domain.principal import Principal, device
+from domain.principal import Principal, PrincipalKind, device
 from eventlog.envelope import NewEvent, StreamAppend
 from eventlog.log import EventLog
 from projections.dicom.projection import SCHEMA
@@ -40,6 +40,8 @@ UNDER_WAY = 2
 RETRY_S = 1.0
 CLOSE_S = 5.0
 RECORDER = device("access-recorder")
+ANONYMOUS = Principal(id="anonymous", kind=PrincipalKind.DEVICE)
+"""Who is refused without a token that is good, or an association."""
 
 _LOST = Counter("anamnesis_accesses_lost_total", "Accesses that were not recorded: the log did not take them for too long")
 _SUBJECTS_OF_STUDIES = f"SELECT study_uid, subject_id FROM {SCHEMA}.study WHERE study_uid = ANY($1)"
@@ -186,6 +188,12 @@ class AccessRecorder:
             self._waiting.append(NewEvent(event=AccessesRecorded(accesses=tuple(batch), lost=lost)))
             lost = 0
         self._weigh()
+
+
+def record_refused_association(recorder: AccessRecorder | None) -> None:
+    """A DICOM peer may not associate with us. What it calls itself is its own word, and is not kept."""
+    if recorder is not None:
+        recorder.record(ANONYMOUS, Action.LOGIN, Outcome.REFUSED, route="dimse")
 
 
 def one_access(

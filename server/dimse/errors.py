@@ -20,6 +20,7 @@ class AssociationRejected(DimseError):
 
     def __init__(self, why: str, result: int, source: int, reason: int) -> None:
         super().__init__(why)
+        self.is_permanent = result == 1
         self.pdu = bytes([3, 0, 0, 0, 0, 4, 0, result, source, reason])
 
 

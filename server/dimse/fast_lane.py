@@ -125,6 +125,8 @@ class FastLane:
                 self._slots.release()
                 self._receiver.ended()
         except AssociationRejected as rejected:
+            if rejected.is_permanent:  # and not for being one too many
+                self._receiver.refused()
             wire.send(rejected.pdu)
             raise
         except ProtocolError:

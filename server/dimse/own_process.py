@@ -53,20 +53,25 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Handover(msgspec.Struct, frozen=True):
-    """An instance that is durable in the spool. ``spooled`` is None when an association has ended."""
+    """An instance that is durable in the spool. ``spooled`` is None when an association has ended, or was refused."""
 
     number: int = 0
     spooled: SpooledInstance | None = None
+    refused: bool = False
 
 
 class DimseProcess:
     """The server's side: starts the process, keeps it up, and hands what it received to the intake."""
 
-    def __init__(self, settings: ServerSettings, intake: Intake, take_up: Callable[[], object]) -> None:
-        """``take_up`` is called from another thread when a process has ended: what it left is in the spool."""
+    def __init__(
+        self, settings: ServerSettings, intake: Intake, take_up: Callable[[], object], refused: Callable[[], object] = lambda: None
+    ) -> None:
+        """Called from another thread: ``take_up`` when a process has ended, since what it left is in the spool; ``refused`` when
+        somebody was refused an association."""
         self._settings = settings
         self._intake = intake
         self._take_up = take_up
+        self._refused = refused
         self._stopping = threading.Event()
         self.port = settings.dimse_port
 
@@ -136,6 +141,9 @@ class DimseProcess:
                 if not line.endswith(b"\n"):
                     return
                 handover = decoder.decode(line)
+                if handover.refused:
+                    self._refused()
+                    continue
                 if handover.spooled is None:
                     self._intake.hurry()
                     continue
@@ -181,6 +189,9 @@ class HandedOver:
     def hurry(self) -> None:
         self.send(Handover())
 
+    def refused(self) -> None:
+        self.send(Handover(refused=True))
+
     def send(self, message: object) -> None:
         line = msgspec.json.encode(message, enc_hook=str) + b"\n"
         with self._lock, contextlib.suppress(OSError):  # the server is gone, and so are we, soon; the instance is in the spool
@@ -201,7 +212,7 @@ def main() -> None:
     settings = ServerSettings(**msgspec.json.decode(down.readline()))
     handed_over = HandedOver(up)
     try:
-        served = lane(settings, Receiver(Spool(settings.spool_dir), handed_over))
+        served = lane(settings, Receiver(Spool(settings.spool_dir), handed_over, handed_over.refused))
         served.start()
     except OSError as error:
         handed_over.send(Started(error_number=error.errno or errno.EIO))

@@ -33,6 +33,7 @@ class PynetdicomLane:
         self._receiver = receiver
         self._address = (host, port)
         self._tls = tls
+        self._allowed = allowed_ae_titles
         self._loopback_only = not allowed_ae_titles
         self._ae = AE()
         self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -47,6 +48,7 @@ class PynetdicomLane:
 
     def start(self) -> None:
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_OPEN, self._opened), (evt.EVT_CONN_CLOSE, self._closed)]
+        handlers.append((evt.EVT_REJECTED, self._rejected))
         self._server = self._ae.start_server(self._address, block=False, evt_handlers=handlers, ssl_context=self._tls)
         self.port = self._server.socket.getsockname()[1]
 
@@ -56,7 +58,12 @@ class PynetdicomLane:
 
     def _opened(self, event: evt.Event) -> None:
         if self._loopback_only and not ipaddress.ip_address(event.address[0]).is_loopback:
+            self._receiver.refused()
             event.assoc.abort()
+
+    def _rejected(self, event: evt.Event) -> None:
+        if self._allowed and str(event.assoc.requestor.ae_title).strip() not in self._allowed:  # and not for being one too many
+            self._receiver.refused()
 
     def _closed(self, event: evt.Event) -> None:
         self._receiver.ended()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -24,7 +25,9 @@ class Taker(Protocol):
 
 
 class Receiver:
-    def __init__(self, spool: Spool, intake: Taker) -> None:
+    def __init__(self, spool: Spool, intake: Taker, refused: Callable[[], object] = lambda: None) -> None:
+        """``refused`` is called when somebody may not associate with us: that is audited."""
+        self.refused = refused
         self._spool = spool
         self._intake = intake
         self._room = threading.BoundedSemaphore(MAX_UNDECIDED)

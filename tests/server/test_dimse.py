@@ -152,12 +152,15 @@ async def test_several_associations_at_once(site: Site, tmp_path: Path) -> None:
 async def test_a_caller_that_is_not_on_the_list_is_rejected(event_log: EventLog, tmp_path: Path) -> None:
     site = Site(event_log, tmp_path)
     for lane_type in (FastLane, PynetdicomLane):
-        lane = lane_type(Receiver(site.spool, site.intake), host="127.0.0.1", port=0, allowed_ae_titles=frozenset({"SCANNER"}))
+        told: list[bool] = []
+        receiver = Receiver(site.spool, site.intake, lambda told=told: told.append(True))
+        lane = lane_type(receiver, host="127.0.0.1", port=0, allowed_ae_titles=frozenset({"SCANNER"}))
         lane.start()
         refused = await run("/usr/bin/echoscu", "-aet", "STRANGER", "127.0.0.1", str(lane.port))
         assert refused.returncode != 0 and "Calling AE Title Not Recognized" in refused.stderr
         assert (await run("/usr/bin/echoscu", "-aet", "SCANNER", "127.0.0.1", str(lane.port))).returncode == 0
         lane.stop()
+        assert told == [True]
     await site.intake.close()
 
 

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from fhir.resources import get_fhir_model_class
+from pynetdicom import AE
 from served_site import LIVER, PLANTED_MRN, PLANTED_NAME, Site, served_site, slice_of
 
 from domain.access import Access, AccessesRecorded, Action, Outcome
@@ -20,12 +21,12 @@ from projections.fhir.projection import FhirProjection
 from projections.fhir.vocabulary import selection_id, study_id
 from projections.projection import schema_name
 from server.audit import reads, recorder
-from server.audit.reads import ANONYMOUS
-from server.audit.recorder import AccessRecorder
+from server.audit.recorder import ANONYMOUS, AccessRecorder
 
 DICOM, FHIR = schema_name(DicomProjection()), schema_name(FhirProjection())
 STUDY, OTHER = "1.2.840.1.1", "1.2.840.1.2"
 SERIES = f"{STUDY}.1"
+LOGGED_IN = (Action.LOGIN, Outcome.SUCCESS)
 
 
 @pytest_asyncio.fixture
@@ -38,10 +39,10 @@ async def site(embedded_server: str, tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def accesses(site: Site) -> list[Access]:
-    """All of the log's, without logins."""
+    """All of the log's, without logins that succeeded."""
     await site.caught_up()
     events = [one.event for one in await site.services.log.read(0, 10_000, [AccessesRecorded])]
-    return [a for event in events if isinstance(event, AccessesRecorded) for a in event.accesses if a.action is not Action.LOGIN]
+    return [a for event in events if isinstance(event, AccessesRecorded) for a in event.accesses if (a.action, a.outcome) != LOGGED_IN]
 
 
 async def subject_of(site: Site, study_uid: str) -> str:
@@ -304,3 +305,16 @@ async def test_proofs_tell_nothing_of_anybody_and_are_not_recorded(site: Site) -
     for path in ("/audit/keys", "/audit/checkpoints"):
         assert (await site.get(path, "audit:read")).status_code == 200
     assert await accesses(site) == []
+
+
+async def test_a_refused_association_is_recorded(embedded_server: str, tmp_path: Path) -> None:
+    async with served_site(embedded_server, tmp_path, dimse=True, dimse_port=0, allowed_ae_titles=["SCANNER"]) as site:
+        assert site.services.dimse is not None
+        caller = AE(ae_title="PLANTEDAE")
+        caller.add_requested_context("1.2.840.10008.1.1")
+        association = await asyncio.to_thread(caller.associate, "127.0.0.1", site.services.dimse.port)
+        assert association.is_rejected
+        async with asyncio.timeout(30):
+            while not (found := await accesses(site)):
+                await asyncio.sleep(0.02)
+        assert [(a.principal, a.action, a.outcome, a.route) for a in found] == [(ANONYMOUS, Action.LOGIN, Outcome.REFUSED, "dimse")]
