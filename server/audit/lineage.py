@@ -1,11 +1,12 @@
 """The lineage of one finding, back to the bytes that were received: instances, the request to index them, the segmenter as it
-was measured, the reviews and their signatures. And checked: the instances' digests must give the digest that was indexed.
+was measured, the reviews and their signatures, the datasets that it went into. And checked: the instances' digests must give the digest that was indexed.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from domain.event import EVENT_TYPES
 from domain.findings import Finding, finding_key
 from domain.principal import Principal
 from domain.review import FindingReviewed
@@ -22,6 +23,13 @@ _ABOUT = f"""
     SELECT DISTINCT e.position, e.type FROM {LEDGER}.touched t JOIN {LEDGER}.entry e ON e.position = t.position
     WHERE t.tag = ANY($1::text[]) AND t.position <= $2 AND e.type <> 'AccessesRecorded' ORDER BY e.position
 """
+
+_OF_TYPES = f"""
+    SELECT DISTINCT e.position FROM {LEDGER}.touched t JOIN {LEDGER}.entry e ON e.position = t.position
+    WHERE t.tag = ANY($1::text[]) AND t.position <= $2 AND e.type = ANY($3::text[]) ORDER BY e.position
+"""
+DEIDENTIFICATIONS: frozenset[str] = frozenset()
+"""Types of events by which files of a series were de-identified. None yet: a type that does it is added here."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +82,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     seen: Finding
     instances: list[ReceivedInstance]
     receipts: list[Step]
+    deidentifications: list[Step]
+    """Of the series' files, before they were indexed; empty: none is recorded."""
     request: Step | None
     indexing: Step
     run: SegmenterRun
@@ -81,6 +91,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     computed_digest: str
     verified: bool
     reviews: list[Review]
+    datasets: list[Step]
+    """Events by which the finding, or its series, went into datasets; empty: none is recorded."""
     other_events: list[Step]
     """What else touched this finding: earlier indexes that held it, and whatever comes to be said of findings."""
 
@@ -102,7 +114,10 @@ async def lineage(log: EventLog, finding: str, *, as_of: int) -> Lineage:
     instances = [received for one in stored for received in _instances(one)]
     computed = series_digest({one.sop_instance_uid: one.sha256 for one in instances})
     reviews = [one for one in about if isinstance(one.event, FindingReviewed)]
-    told = {index.position, *(one.position for one in reviews)}
+    tags = [tag("finding", finding), tag("series", event.series_uid)]
+    cleaned = await _of_types(log, tags, index.position, DEIDENTIFICATIONS)
+    datasets = await _of_types(log, tags, as_of, dataset_types())
+    told = {index.position, *(one.position for one in (*reviews, *cleaned, *datasets))}
     return Lineage(
         finding=finding,
         as_of=as_of,
@@ -112,6 +127,7 @@ async def lineage(log: EventLog, finding: str, *, as_of: int) -> Lineage:
         seen=next(one for one in event.findings if finding_key(event.series_uid, event.run.segmenter, one.structure.label) == finding),
         instances=instances,
         receipts=[_step(one) for one in stored],
+        deidentifications=[_step(one) for one in cleaned],
         request=_step(request) if request is not None else None,
         indexing=_step(index),
         run=event.run,
@@ -119,8 +135,21 @@ async def lineage(log: EventLog, finding: str, *, as_of: int) -> Lineage:
         computed_digest=computed,
         verified=computed == event.series_digest,
         reviews=[await _review(log, one, index, as_of) for one in reviews],
+        datasets=[_step(one) for one in datasets],
         other_events=[_step(one) for one in about if one.position not in told],
     )
+
+
+def dataset_types() -> frozenset[str]:
+    """Types of events that are about a dataset."""
+    return frozenset(name for name, kind in EVENT_TYPES.items() if any(field.endswith("dataset_id") for field in kind.__struct_fields__))
+
+
+async def _of_types(log: EventLog, tags: list[str], until: int, types: frozenset[str]) -> list[RecordedEvent]:
+    if not types:
+        return []
+    rows = await log.pool.fetch(_OF_TYPES, tags, until, sorted(types))
+    return await events_at(log, [row["position"] for row in rows])
 
 
 def _request(before: list[RecordedEvent], event: SeriesIndexed) -> RecordedEvent | None:

@@ -194,6 +194,18 @@ async def test_lineage_goes_back_to_the_received_bytes_and_is_checked(site: Site
     assert indexing.digest.hex() == found["indexing"]["digest"]
 
 
+async def test_lineage_has_a_place_for_de_identification_and_datasets(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from server.audit import lineage
+
+    found = (await site.get(f"/audit/lineage/{FINDING}", "audit:read")).json()
+    assert found["deidentifications"] == found["datasets"] == []
+    monkeypatch.setattr(lineage, "DEIDENTIFICATIONS", frozenset({"InstancesStored"}))
+    monkeypatch.setattr(lineage, "dataset_types", lambda: frozenset({"FindingReviewed"}))
+    found = (await site.get(f"/audit/lineage/{FINDING}", "audit:read")).json()
+    assert [one["type"] for one in found["deidentifications"]] == ["InstancesStored"] * 2
+    assert [one["type"] for one in found["datasets"]] == ["FindingReviewed"]
+
+
 async def test_lineage_as_of_then_knows_no_later_review(site: Site) -> None:
     found = (await site.get(f"/audit/lineage/{FINDING}", "audit:read")).json()
     then = (await site.get(f"/audit/lineage/{FINDING}", "audit:read", as_of=str(found["indexing"]["position"]))).json()
@@ -285,6 +297,7 @@ async def test_the_command_line_shows_a_lineage(site: Site) -> None:
     code, out, err = await cli(site, "lineage", FINDING)
     assert code == 0, err
     assert f"{SERIES}.3" in out and "the same" in out and "rejected in review" in out
+    assert "datasets: none recorded" in out and "de-identification of the files: none recorded" in out
     code, _, _ = await cli(site, "lineage", finding_key("1.2.840.1.9.1", "baseline", "liver"))
     assert code == 1
 

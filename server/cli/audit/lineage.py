@@ -15,7 +15,7 @@ from domain.principal import Principal
 from eventlog.log import EventLog
 from server.audit.lineage import Lineage, Review, Step
 from server.cli.console import record_read
-from server.cli.session import with_log
+from server.cli.session import with_ledger
 
 FEW = 5
 """Instances that are named one by one, and no more, unless all are asked for."""
@@ -27,7 +27,7 @@ def lineage(
     every: Annotated[bool, typer.Option("--all", help="Name every instance.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show where a finding comes from: bytes, request, segmenter, reviews. Ends 1 when the digests do not agree.
+    """Show where a finding comes from: bytes, request, segmenter, reviews, datasets. Ends 1 when the digests do not agree.
 
     Example:
 
@@ -41,7 +41,7 @@ def lineage(
         await record_read(log, Action.AUDIT, "audit lineage", subjects=[found.subject_id], things=[f"BodyStructure/{finding}"])
         return found
 
-    found = with_log(work)
+    found = with_ledger(work)
     if as_json:
         typer.echo(msgspec.json.encode(found))
     else:
@@ -53,6 +53,7 @@ def lineage(
 def _tree(found: Lineage, shown: int) -> Tree:
     tree = Tree(f"[bold]{escape(found.seen.structure.label)}[/bold] {found.finding} as of position {found.as_of}")
     agrees = "[green]the same[/green]" if found.verified else f"[red]NOT the same: {found.computed_digest}[/red]"
+    _add_steps(tree, "datasets", found.datasets)
     for review in found.reviews:
         _add_review(tree, review)
     made = tree.add(f"seen by {escape(found.run.segmenter)} {escape(found.run.segmenter_version)} in {found.run.duration_s:g} s: {_at(found.indexing)}")
@@ -63,6 +64,7 @@ def _tree(found: Lineage, shown: int) -> Tree:
     if found.request is not None:
         made.add(f"requested: {_at(found.request)}")
     made.add(f"series digest {found.series_digest}; computed from the instances: {agrees}")
+    _add_steps(made, "de-identification of the files", found.deidentifications)
     source = made.add(f"series {found.series_uid} of study {found.study_uid}: {len(found.instances)} instances")
     for one in found.instances[:shown]:
         source.add(f"{one.sop_instance_uid} sha256 {one.sha256}, {one.size} bytes, by {one.door} from {_who(one.principal)}, position {one.position}")
@@ -71,6 +73,12 @@ def _tree(found: Lineage, shown: int) -> Tree:
     for other in found.other_events:
         tree.add(f"also {other.type}: {_at(other)}")
     return tree
+
+
+def _add_steps(tree: Tree, what: str, steps: list[Step]) -> None:
+    node = tree.add(what if steps else f"{what}: none recorded")
+    for one in steps:
+        node.add(f"{one.type}: {_at(one)}")
 
 
 def _add_review(tree: Tree, review: Review) -> None:
