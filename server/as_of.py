@@ -8,6 +8,7 @@ is written with its month.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -64,6 +65,22 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
             return Position(self.at_position)
         assert self.at_instant is not None
         return await position_when(pool, self.at_instant)
+
+
+def written(given: Iterable[tuple[str, str]], name: str = PARAMETER) -> str | None:
+    """What a request with these parameters asks as of; None for as it stands. Raises AsOfInvalid.
+
+    A name that is nearly right is refused: the answer would be as it stands, and nobody would notice.
+    """
+    values = []
+    for one, value in given:
+        if one == name:
+            values.append(value)
+        elif one.lower().replace("_", "").replace("-", "") == "asof":
+            raise AsOfInvalid(f"the parameter is called {name} here")
+    if len(values) > 1:
+        raise AsOfInvalid(f"one answer is as of one position, and {len(values)} are given: give one")
+    return values[0] if values else None
 
 
 async def position_when(pool: asyncpg.Pool, instant: datetime) -> Position:

@@ -12,7 +12,7 @@ from domain.ids import Position
 from eventlog.log import EventLog
 from projections.checkpoint import reached
 from projections.ledger.projection import LedgerProjection
-from server.as_of import HEADER, AsOfInvalid, known_position
+from server.as_of import HEADER, AsOfInvalid, known_position, written
 from server.audit.lineage import lineage
 from server.audit.reads import saw_subjects
 from server.audit.timeline import DEFAULT_LIMIT, MAX_LIMIT, timeline
@@ -41,7 +41,7 @@ async def get_timeline(
         raise ScopeMissing("identities:read")
     services: Services = request.app.state.services
     try:
-        position = await asked_position(services.log, as_of)
+        position = await asked_position(services.log, written(request.query_params.multi_items(), "as_of"))
         found = await timeline(services.log, wanted, as_of=position, after=after, limit=limit, identities=identities)
     except (NothingKnown, AsOfInvalid) as error:
         raise _refused(error) from None
@@ -54,7 +54,7 @@ async def get_lineage(request: Request, auditor: Auditor, finding: str, as_of: A
     """Where a finding comes from, back to the received bytes."""
     services: Services = request.app.state.services
     try:
-        position = await asked_position(services.log, as_of)
+        position = await asked_position(services.log, written(request.query_params.multi_items(), "as_of"))
         found = await lineage(services.log, finding, as_of=position)
     except (NothingKnown, AsOfInvalid) as error:
         raise _refused(error) from None

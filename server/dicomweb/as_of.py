@@ -14,7 +14,7 @@ from fastapi import Request
 
 from domain.ids import Position
 from projections.dicom.projection import NAME, SCHEMA, VERSION, DicomProjection
-from server.as_of import PARAMETER, AsOfInvalid, known_position
+from server.as_of import PARAMETER, AsOfInvalid, known_position, written
 from server.dicomweb.errors import QueryInvalid
 from server.services import Services
 
@@ -61,14 +61,10 @@ async def asked_position(request: Request) -> Position | None:
 
     Raises QueryInvalid and ProjectionBehind.
     """
-    written = request.query_params.getlist(PARAMETER)
-    if not written:
-        return None
     services: Services = request.app.state.services
     try:
-        if len(written) > 1:
-            raise AsOfInvalid("one answer is as of one position: give it once")
-        return await known_position(services.pool, DicomProjection(), written[0])
+        text = written(request.query_params.multi_items())
+        return None if text is None else await known_position(services.pool, DicomProjection(), text)
     except AsOfInvalid as error:
         raise QueryInvalid(f"{PARAMETER}: {error}") from error
 

@@ -9,7 +9,7 @@ import asyncpg
 
 from domain.ids import Position
 from projections.fhir.projection import FhirProjection
-from server.as_of import PARAMETER, AsOfInvalid, known_position, period
+from server.as_of import PARAMETER, AsOfInvalid, known_position, period, written
 from server.fhir.outcome import FhirError
 
 Given = Sequence[tuple[str, str]]
@@ -20,20 +20,18 @@ async def asked_position(pool: asyncpg.Pool, given: Given) -> Position | None:
 
     Raises FhirError (400) and ProjectionBehind.
     """
-    written = single(given, PARAMETER)
-    if written is None:
-        return None
     try:
-        return await known_position(pool, FhirProjection(), written)
+        text = written(given)
+        return None if text is None else await known_position(pool, FhirProjection(), text)
     except AsOfInvalid as error:
         raise FhirError(400, "value", f"{PARAMETER}: {error}", f"http.{PARAMETER}") from error
 
 
 def asked_period(given: Given, name: str) -> tuple[datetime, datetime] | None:
     """The interval that the date or instant of a parameter covers. Raises FhirError (400)."""
-    written = single(given, name)
+    text = single(given, name)
     try:
-        return None if written is None else period(written)
+        return None if text is None else period(text)
     except AsOfInvalid as error:
         raise FhirError(400, "value", f"{name}: {error}", f"http.{name}") from error
 
