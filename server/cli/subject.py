@@ -16,9 +16,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from domain.access import Action
 from domain.ids import SubjectId
 from domain.subject import LegalBasis
 from eventlog.log import EventLog
+from server.cli.console import record_read
 from server.cli.person import ask_for_token, person
 from server.cli.session import with_log
 from server.errors import SettingRefused
@@ -56,6 +58,7 @@ def find(as_json: AsJson = False) -> None:
 
         subject_id = log.vault.subject_id(patient_id, issuer, otherwise="")
         await status_of(log, subject_id)  # raises SubjectUnknown
+        await record_read(log, Action.SEARCH, "subject find", subjects=[subject_id])
         return subject_id
 
     subject_id = with_log(work)
@@ -64,15 +67,22 @@ def find(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(subject: Subject, as_json: AsJson = False) -> None:
-    """Show which holds stand on a subject, and how far its erasure is. Holds' reasons are shown to whoever runs this.
+    """Show which holds stand on a subject and why, and how far its erasure is. That somebody looked is recorded.
 
-    Example:
+    Examples:
 
         anamnesis subject show 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11
+
+        anamnesis subject show 8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11 --json
     """
     from server.subjects import status_of
 
-    status = with_log(lambda log: status_of(log, _id(subject)))
+    async def work(log: EventLog) -> ErasureStatus:
+        status = await status_of(log, _id(subject))
+        await record_read(log, Action.READ, "subject show", subjects=[status.subject_id])
+        return status
+
+    status = with_log(work)
     if as_json:
         typer.echo(msgspec.json.encode(status))
         return
@@ -218,15 +228,22 @@ def withdraw(subject: Subject, as_json: AsJson = False) -> None:
 
 @app.command()
 def erasures(as_json: AsJson = False) -> None:
-    """List every erasure that was asked for, and how far it is.
+    """List every erasure that was asked for, and how far it is. That somebody looked is recorded.
 
-    Example:
+    Examples:
 
         anamnesis subject erasures
+
+        anamnesis subject erasures --json
     """
     from server.subjects import erasures as all_erasures
 
-    found = with_log(all_erasures)
+    async def work(log: EventLog) -> list[ErasureStatus]:
+        found = await all_erasures(log)
+        await record_read(log, Action.READ, "subject erasures", subjects=[one.subject_id for one in found])
+        return found
+
+    found = with_log(work)
     if as_json:
         typer.echo(msgspec.json.encode(found))
         return
