@@ -56,6 +56,13 @@ class Runner:
                 pass
         return head
 
+    async def catch_up_unless_led(self) -> None:
+        """The same, for those projections that no running process keeps up: what reads them would wait in vain."""
+        for projection in self.projections:
+            async with lease(self._log, _leadership(projection)) as leads:
+                if leads:
+                    await Runner(self._log, [projection]).catch_up()
+
     async def prepare(self) -> None:
         """Makes the schema and the checkpoint of each projection that has none yet."""
         for projection in self.projections:
@@ -86,7 +93,7 @@ class Runner:
     async def _keep(self, projection: Projection) -> None:
         while True:
             try:
-                async with lease(self._log, f"projection {schema_name(projection)}") as leads:
+                async with lease(self._log, _leadership(projection)) as leads:
                     if leads:
                         await self.prepare()
                         await schemas.sweep_unless_in_use(self._log, projection)
@@ -183,3 +190,8 @@ class Runner:
             problem = f"{type(error).__name__} at or after position {position}"
         _logger.error("projection %s is paused: %s", projection.name, problem)
         await checkpoint.pause(self._log.pool, projection, problem)
+
+
+def _leadership(projection: Projection) -> str:
+    """Of the lease that the one process holds which keeps the projection up."""
+    return f"projection {schema_name(projection)}"

@@ -32,6 +32,7 @@ class Site:
             "ANAMNESIS_HTTP_PORT": str(self.http_port),
             "ANAMNESIS_DIMSE_PORT": str(self.dimse_port),
             "ANAMNESIS_QUIET_SECONDS": "1",
+            "ANAMNESIS_SEAL_EVERY_S": "0.5",
             "PYTHONWARNINGS": "ignore",
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -70,6 +70,26 @@ def test_the_log_is_sealed_proved_and_checked(site: Site) -> None:
     assert "WRONG" not in site.run("audit", "check")
 
 
+def test_checkpoints_that_were_kept_are_compared_with_the_log(site: Site, tmp_path: Path) -> None:
+    site.run("audit", "seal")
+    first, second, forged = tmp_path / "first.txt", tmp_path / "second.txt", tmp_path / "forged.txt"
+    first.write_text(site.run("audit", "checkpoint"))
+    key = said(site, "audit", "keys", "show")[0]["key"]
+    assert "The new key is" in site.run("audit", "keys", "rotate")
+    site.run("token", "create", "nobody", "--scope", "metrics:read")
+    second.write_text(site.run("audit", "checkpoint"))
+    assert "begins as" in site.run("audit", "consistency", str(first), str(second))
+    assert "It holds" in site.run("audit", "check", "--checkpoint", str(first), "--key", key)
+    lines = first.read_text().split("\n")
+    forged.write_text("\n".join([*lines[:2], "A" * 43 + "=", *lines[3:]]))
+    assert "do NOT agree" in site.run("audit", "consistency", str(forged), str(second), exit_codes=(1,))
+    shown = said(site, "audit", "check", "--checkpoint", str(forged), exit_codes=(1,))
+    assert not shown["holds"] and "do not agree" in shown["discrepancies"][0]["what"]
+    site.run("audit", "consistency", "no-such-file", exit_codes=(2,))
+    site.run("audit", "consistency", "9", "2", exit_codes=(2,))
+    site.run("audit", "inclusion", "99999999", exit_codes=(2,))
+
+
 @pytest.mark.parametrize("asked", [("--study", study_uid(0)), ("--subject", subject_id(3)), ("--series", f"{study_uid(9)}.1"), ("--since", "2020-01-01")])
 def test_bundles_are_written_and_verified_here_and_by_their_own_program(site: Site, tmp_path: Path, asked: tuple[str, str]) -> None:
     bundle = tmp_path / "bundle"

@@ -18,7 +18,9 @@ from archive.phantom import make_phantom
 from archive.store import Store
 from domain.ids import series_stream
 from domain.series import IndexingRequested, InstancesStored, SeriesIndexed
+from eventlog.checking import check_log
 from eventlog.log import EventLog
+from eventlog.sealer import latest, seal
 from eventlog.settings import LogSettings
 from projections.checkpoint import wait_for
 from projections.digest import table_digests
@@ -112,6 +114,7 @@ async def _check(site: Site, acknowledged: dict[str, str]) -> None:
             store.verify(stored[uid])
         await _each_has_one_index(log, set(acknowledged.values()))
         await _rebuilds_are_equal(log)
+        await _seals_hold(log)
     finally:
         await log.close()
 
@@ -167,6 +170,15 @@ async def _rebuilds_are_equal(log: EventLog) -> None:
         await runner.rebuild(projection.name)
         async with log.pool.acquire() as connection:
             assert await table_digests(connection, projection) == live, projection.name
+
+
+async def _seals_hold(log: EventLog) -> None:
+    """The server that was killed left a tree and checkpoints that this process goes on from."""
+    assert await latest(log.pool) is not None
+    assert (await seal(log)).size == await log.head()
+    checked = await check_log(log)
+    assert checked.holds, checked.discrepancies[:5]
+    assert checked.checkpoints > 1
 
 
 async def _until(condition, timeout_s: float, what: str) -> None:  # type: ignore[no-untyped-def]

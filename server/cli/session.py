@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from eventlog.log import EventLog
+from projections.ledger.projection import LedgerProjection
+from projections.runner import Runner
 from server.settings import ServerSettings
 
 T = TypeVar("T")
@@ -23,3 +25,13 @@ def with_log(work: Callable[[EventLog], Awaitable[T]]) -> T:
             await log.close()
 
     return asyncio.run(run())
+
+
+def with_ledger(work: Callable[[EventLog], Awaitable[T]]) -> T:
+    """The same with the ledger up to date, also where no server runs that keeps it so."""
+
+    async def caught_up(log: EventLog) -> T:
+        await Runner(log, [LedgerProjection()]).catch_up_unless_led()
+        return await work(log)
+
+    return with_log(caught_up)

@@ -14,7 +14,7 @@ from domain.access import Action
 from eventlog.log import EventLog
 from server.audit.scope import Scope, of_tag, of_time
 from server.cli.console import record_read
-from server.cli.session import with_log
+from server.cli.session import with_ledger
 from server.errors import SettingRefused
 
 
@@ -52,7 +52,7 @@ def export(
             await record_read(log, Action.EXPORT, "audit export", subjects=await subjects_in(log, scope, exported.size))
             return exported
 
-        exported = with_log(work)
+        exported = with_ledger(work)
     if as_json:
         import msgspec
 

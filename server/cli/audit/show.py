@@ -17,7 +17,7 @@ from server.audit.differences import Change
 from server.audit.timeline import DEFAULT_LIMIT, MAX_LIMIT, Entry, Timeline
 from server.cli.console import record_read
 from server.cli.person import ask_for_token, person
-from server.cli.session import with_log
+from server.cli.session import with_ledger
 
 ID = "A study, series or SOP Instance UID, subject, finding, FHIR resource (Type/id), event, dataset or principal."
 
@@ -52,7 +52,7 @@ def show(
         await record_read(log, Action.AUDIT, "audit show", subjects=found.subjects, by=reader.principal if reader else None)
         return found
 
-    found = with_log(work)
+    found = with_ledger(work)
     if as_json:
         typer.echo(msgspec.json.encode(found))
         return
