@@ -284,9 +284,10 @@ def _figures(measured: dict[str, Measured]) -> dict[str, float]:
         figures[f"events_per_s_{size}"] = round(m.events_per_s, 1)
         figures[f"copy_versions_per_s_{size}"] = round(m.copied_per_s)
         figures[f"vs_copy_{size}"] = round(m.versions_per_s / m.copied_per_s, 3)
-    (small, a), *_, (large, b) = [*measured.items()] * 2
+    sizes = list(measured)
+    small, large = sizes[0], sizes[-1]
     if small != large:
-        figures[f"flatness_{small}_{large}"] = round(b.versions_per_s / a.versions_per_s, 3)
+        figures[f"flatness_{small}_{large}"] = round(measured[large].versions_per_s / measured[small].versions_per_s, 3)
     return figures
 
 

@@ -31,7 +31,7 @@ STATEMENTS = (
         version integer NOT NULL
     )
     """,
-    "CREATE INDEX token_value ON token (type, param, code, system, id, version)",
+    "CREATE INDEX token_value ON token (code, id, version, type, param, system)",
     "CREATE INDEX token_resource ON token (id, version, type, param)",
     """
     CREATE TABLE reference (
@@ -42,7 +42,7 @@ STATEMENTS = (
         version integer NOT NULL
     )
     """,
-    "CREATE INDEX reference_target ON reference (type, param, target, id, version)",
+    "CREATE INDEX reference_target ON reference (target, param, type, id, version)",
     "CREATE INDEX reference_resource ON reference (id, version, type, param)",
     """
     CREATE TABLE date (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import asyncpg
@@ -12,6 +13,8 @@ from projections.fhir.search_rows import DateRow, ReferenceRow, TokenRow, search
 from projections.fhir.vocabulary import Json
 
 Key = tuple[str, str]
+VERSIONS_BETWEEN = 100
+"""Whose search rows are made before the loop may send more."""
 
 # LIMIT (or OFFSET 0) keeps the planner from looking through the table for each key: it kept a plan made for an empty table, and building
 # 30,000 versions took 86 s in place of 5.
@@ -103,18 +106,25 @@ class Versions:
                 [version for _, version in self._ended],
                 list(self._ended.values()),
             )
+        rows = [
+            (kind, resource_id, made.version, made.position_from, made.position_to, made.last_updated, msgspec.json.encode(made.body).decode("utf-8"))
+            for (kind, resource_id), made in self._made
+        ]
+        # PostgreSQL takes the versions in while their search rows are worked out.
+        copying = asyncio.create_task(_copy(connection, "resource", rows))
         tokens: list[TokenRow] = []
         references: list[ReferenceRow] = []
         dates: list[DateRow] = []
-        rows = []
-        for (kind, resource_id), made in self._made:
-            text = msgspec.json.encode(made.body).decode("utf-8")
-            rows.append((kind, resource_id, made.version, made.position_from, made.position_to, made.last_updated, text))
-            found = search_rows(made.body, made.version)
-            tokens += found.tokens
-            references += found.references
-            dates += found.dates
-        await _copy(connection, "resource", rows)
+        try:
+            for nth, (_, made) in enumerate(self._made):
+                if nth % VERSIONS_BETWEEN == 0:
+                    await asyncio.sleep(0)
+                found = search_rows(made.body, made.version)
+                tokens += found.tokens
+                references += found.references
+                dates += found.dates
+        finally:
+            await copying
         await _copy(connection, "token", tokens)
         await _copy(connection, "reference", references)
         await _copy(connection, "date", dates)
