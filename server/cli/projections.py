@@ -98,18 +98,23 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 
 @app.command()
-def rebuild(name: Name) -> None:
+def rebuild(name: Name, as_json: AsJson = False) -> None:
     """Build a read model anew from the log, beside the live one, then put it in its place. Readers notice nothing.
 
-    Example:
+    Examples:
 
         anamnesis projections rebuild fhir
+
+        anamnesis projections rebuild fhir --json
     """
     from server.services import all_projections
 
     with _progress_bar(f"Rebuilding {name}") as heard:
         position = with_log(lambda log: Runner(log, all_projections()).rebuild(name, heard))
-    typer.echo(f"{name} is rebuilt up to position {position}.")
+    if as_json:
+        typer.echo(json.dumps({"name": name, "version": named(all_projections(), name).version, "position": position}))
+    else:
+        typer.echo(f"{name} is rebuilt up to position {position}.")
 
 
 @app.command()
@@ -198,9 +203,11 @@ def resume(name: Annotated[str, typer.Argument(help="A paused read model.")]) ->
 def prune(as_json: AsJson = False) -> None:
     """Remove the tables of older versions of read models, and what died halfway. Nothing goes that a process still keeps up.
 
-    Example:
+    Examples:
 
         anamnesis projections prune
+
+        anamnesis projections prune --json
     """
     from server.services import all_projections
 
