@@ -224,7 +224,9 @@ async def _one(
         "Last-Modified": format_datetime(row["last_updated"], usegmt=True),
         HEADER: str(position),
     }
-    if request.headers.get("if-none-match", "").strip() == headers["ETag"]:
+    # What identifies changes without a new version, so those who may see it are always sent it.
+    is_identified = resource_type == "Patient" and reader.may("identities:read")
+    if not is_identified and request.headers.get("if-none-match", "").strip() == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     (body,) = await _bodies(services, reader, resource_type, [row], position)
     return Response(body, headers=headers, media_type=FHIR_JSON)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -233,6 +235,45 @@ async def test_who_may_see_identities_sees_those_that_were_known(archive: Archiv
     then = (await archive.get(path, _asof=str(archive.steps["stored"]))).json()
     now = (await archive.get(path)).json()
     assert (then["name"][0]["family"], now["name"][0]["family"]) == ("Plantedname", "Later")
+
+
+async def test_a_name_that_changed_is_sent_though_the_version_is_the_same(archive: Archive) -> None:
+    path = f"/fhir/Patient/{await archive.subject(STUDY)}"
+    etag = (await archive.get(path, _asof=str(archive.steps["stored"]))).headers["etag"]
+    now = await archive.site.client.get(path, headers={**archive.headers, "If-None-Match": etag})
+    assert now.headers["etag"] == etag
+    assert now.json()["name"][0]["family"] == "Later"
+    without_names = {**await archive.site.headers("fhir:read"), "If-None-Match": etag}
+    assert (await archive.site.client.get(path, headers=without_names)).status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["show", SERIES, "--json", "--as-of", "{stored}"], 0, '"as_of":{stored}'),
+        (["lineage", FINDING, "--json", "--as-of", "{indexed}"], 0, '"as_of":{indexed}'),
+        (["lineage", FINDING, "--as-of", "{stored}"], 2, "NothingKnown"),
+        (["show", SERIES, "--as-of", "0"], 2, "NothingKnown"),
+        (["show", SERIES, "--as-of", "yesterday"], 2, "AsOfInvalid"),
+        (["show", SERIES, "--as-of", "99999"], 2, "AsOfInvalid"),
+    ],
+)
+async def test_the_command_line_asks_as_of_too(archive: Archive, arguments: list[str], code: int, told: str) -> None:
+    settings = archive.site.services.settings
+    assert settings.database_url is not None
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "server.cli", "audit", *(one.format(**archive.steps) for one in arguments),
+        env={
+            **os.environ,
+            "ANAMNESIS_DATA_DIR": str(settings.data_dir),
+            "ANAMNESIS_DATABASE_URL": settings.database_url.get_secret_value(),
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    assert process.returncode == code, out
+    assert told.format(**archive.steps) in out.decode().replace(" ", "")
 
 
 async def test_the_capability_statement_documents_it(archive: Archive) -> None:
