@@ -132,7 +132,7 @@ class AccessRecorder:
             self._something.clear()
             self._enough.clear()
             try:
-                await self.flush()
+                await self._append_held()
             except Exception as error:
                 _logger.warning("accesses cannot be recorded (%s); they are kept and tried again", type(error).__name__)
                 self._something.set()
@@ -140,12 +140,16 @@ class AccessRecorder:
 
     async def flush(self) -> None:
         """Appends what is held. Raises what appending raises, and then still holds it."""
+        while self._waiting or self._held or self._full:
+            await self._append_held()
+
+    async def _append_held(self) -> None:
+        """Appends what is held by now, and not what comes meanwhile: under load that would be an event for every few reads."""
         async with self._flushing:
-            while self._waiting or self._held or self._full:
-                if not self._waiting:
-                    await self._take()
-                new = self._waiting[0]
-                append = StreamAppend(stream=access_stream(self._log.settings.site), events=[new])
+            if not self._waiting:
+                await self._take()
+            while self._waiting:
+                append = StreamAppend(stream=access_stream(self._log.settings.site), events=[self._waiting[0]])
                 await self._log.append([append], principal=RECORDER)  # the same event again is accepted once
                 self._waiting.popleft()
                 self._weigh()

@@ -36,8 +36,12 @@ _RESOURCES = f"""
 """
 
 
-def _among(table: str, test: str, order: str = "position") -> str:
-    return f"(SELECT position FROM {table} WHERE {test} AND position > $1 AND position <= $2 ORDER BY {order} LIMIT $3)"
+def _among(column: str, parameter: str) -> str:
+    """Of the entries with this value, those of the page. The value and the position are compared as one row, in the order of the
+    index on both: with an equality instead PostgreSQL may walk the whole table by position, if it thinks the value a frequent one
+    (at a million entries 270 ms for a page, and 0.9 ms so)."""
+    return f"""(SELECT position FROM {LEDGER}.entry WHERE {column} IS NOT NULL
+         AND ({column}, position) > ({parameter}, $1) AND ({column}, position) <= ({parameter}, $2) ORDER BY {column}, position LIMIT $3)"""
 
 
 _PAGE = f"""
@@ -45,13 +49,20 @@ _PAGE = f"""
         (SELECT f.position FROM unnest($4::text[]) AS t (tag),
          LATERAL (SELECT position FROM {LEDGER}.touched
                   WHERE tag = t.tag AND position > $1 AND position <= $2 ORDER BY position LIMIT $3) f)
-        UNION ALL {_among(f"{LEDGER}.entry", "principal_id = $5")}
-        UNION ALL {_among(f"{LEDGER}.entry", "on_behalf_of = $5")}
-        UNION ALL {_among(f"{LEDGER}.entry", "causation_id = $6")}
-        UNION ALL {_among(f"{LEDGER}.entry", "correlation_id = $7")}
-        UNION ALL {_among("public.event", "stream = $8", "version")}
+        UNION ALL {_among("principal_id", "$5")}
+        UNION ALL {_among("on_behalf_of", "$5")}
+        UNION ALL {_among("causation_id", "$6")}
+        UNION ALL {_among("correlation_id", "$7")}
+        UNION ALL (SELECT position FROM public.event WHERE stream = $8 AND position > $1 AND position <= $2 ORDER BY version LIMIT $3)
         UNION ALL SELECT position FROM unnest($9::bigint[]) AS p (position) WHERE position > $1 AND position <= $2
     ) found ORDER BY position LIMIT $3
+"""
+_IS_PRINCIPAL = f"""
+    SELECT EXISTS (SELECT FROM (SELECT principal_id FROM {LEDGER}.entry WHERE (principal_id, position) >= ($1, 0)
+                                AND (principal_id, position) <= ($1, $2) ORDER BY principal_id, position LIMIT 1) one)
+        OR EXISTS (SELECT FROM (SELECT on_behalf_of FROM {LEDGER}.entry WHERE on_behalf_of IS NOT NULL
+                                AND (on_behalf_of, position) >= ($1, 0) AND (on_behalf_of, position) <= ($1, $2)
+                                ORDER BY on_behalf_of, position LIMIT 1) one)
 """
 
 
@@ -108,13 +119,7 @@ async def _add_instance(pool: asyncpg.Pool, found: Whereabouts, uid: str, until:
 
 
 async def _add_principal(pool: asyncpg.Pool, found: Whereabouts, text: str, until: int) -> None:
-    known = await pool.fetchval(
-        f"SELECT EXISTS (SELECT FROM {LEDGER}.entry WHERE principal_id = $1 AND position <= $2)"
-        f" OR EXISTS (SELECT FROM {LEDGER}.entry WHERE on_behalf_of = $1 AND position <= $2)",
-        text,
-        until,
-    )
-    if known:
+    if await pool.fetchval(_IS_PRINCIPAL, text, until):
         _note(found, "principal")
         found.principal = text
     await _add_tags(pool, found, [tag("principal", text)], until)
