@@ -126,6 +126,25 @@ async def test_many_reads_make_few_events(site: Site) -> None:
     assert sum(a.count for a in await accesses(site)) == 120
 
 
+async def test_what_comes_while_accesses_are_appended_waits_for_the_next_event(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    who = await site.principal("fhir:read")
+    kept = AccessRecorder(site.services.log)
+    append = site.services.log.append
+    appends: list[int] = []
+
+    async def reads_go_on(*arguments: Any, **more: Any) -> Any:
+        kept.record(who, Action.READ, route=f"/{len(appends)}")
+        appends.append(1)
+        return await append(*arguments, **more)
+
+    monkeypatch.setattr(site.services.log, "append", reads_go_on)
+    kept.record(who, Action.READ, route="/first")
+    await kept._append_held()
+    assert len(appends) == 1
+    await kept._append_held()
+    assert len(appends) == 2
+
+
 async def test_no_value_that_identifies_gets_into_the_log(site: Site) -> None:
     await site.get("/dicomweb/studies", "dicom:read", PatientName=PLANTED_NAME, PatientID=PLANTED_MRN)
     await site.get(f"/dicomweb/studies/{PLANTED_NAME}", "dicom:read")
