@@ -32,7 +32,7 @@ from domain.series import (
     split_headers,
 )
 from domain.study import StudyRegistered, StudySubjectDisputed
-from domain.subject import Demographics, SubjectDemographicsChanged, SubjectRegistered
+from domain.subject import Demographics, SubjectDemographicsChanged, SubjectErased, SubjectRegistered
 
 LABELS = ("liver", "lung_left", "spleen")
 CODES = {"liver": "10200004", "lung_left": "39607008", "spleen": "78961009"}
@@ -71,7 +71,7 @@ class Step(msgspec.Struct, frozen=True):
         return f"{self.what}({self.study}.{self.series}, {self.how})"
 
 
-WHAT = ("person", "study", "store", "store", "store", "request", "index", "index", "review", "refuse", "conflict", "dispute", "access", "reject")
+WHAT = ("person", "study", "store", "store", "store", "request", "index", "index", "review", "refuse", "conflict", "dispute", "access", "reject", "erase")
 
 steps = st.builds(Step, st.sampled_from(WHAT), st.integers(1, 3), st.integers(1, 2), st.integers(0, 11))
 histories = st.lists(st.lists(steps, min_size=1, max_size=6), min_size=2, max_size=5)
@@ -83,6 +83,7 @@ class History:
 
     def __init__(self) -> None:
         self._persons: set[int] = set()
+        self._erased: set[int] = set()
         self._instances: defaultdict[str, list[StoredInstance]] = defaultdict(list)
         self._indexed: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -95,12 +96,25 @@ class History:
         person = step.study % 2
         study, series, how = study_uid(step.study), series_uid(step.study, step.series), step.how
         of_series = {"study_uid": study, "series_uid": series, "subject_id": subject_id(person)}
+        if person in self._erased:
+            return
         match step.what:
             case "person":
                 kind = SubjectDemographicsChanged if person in self._persons else SubjectRegistered
                 self._persons.add(person)
                 known = Demographics(patient_id=f"MRN-{person}{how % 2}", patient_name=NAMES[how % 4], birth_date="19700102")
                 yield subject_stream(subject_id(person)), kind(subject_id=subject_id(person), sex="FM"[how % 2], demographics=known)
+            case "erase" if person in self._persons:
+                self._erased.add(person)
+                studies = [number for number in (1, 2, 3) if number % 2 == person]
+                erased = SubjectErased(
+                    subject_id=subject_id(person),
+                    study_uids=[study_uid(number) for number in studies],
+                    series_uids=[series_uid(number, n) for number in studies for n in (1, 2)],
+                    files=0,
+                    bytes=0,
+                )
+                yield subject_stream(subject_id(person)), erased
             case "study":
                 yield study_stream(study), StudyRegistered(study_uid=study, subject_id=subject_id(person))
             case "store":
