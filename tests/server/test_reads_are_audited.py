@@ -16,12 +16,14 @@ from served_site import LIVER, PLANTED_MRN, PLANTED_NAME, Site, served_site, sli
 
 from domain.access import Access, AccessesRecorded, Action, Outcome
 from domain.findings import finding_key
+from domain.principal import Principal, PrincipalKind
 from projections.dicom import DicomProjection
+from projections.fhir.audit_event import audit_events
 from projections.fhir.projection import FhirProjection
 from projections.fhir.vocabulary import selection_id, study_id
 from projections.projection import schema_name
 from server.audit import reads, recorder
-from server.audit.recorder import ANONYMOUS, AccessRecorder
+from server.audit.recorder import ANONYMOUS, AccessRecorder, one_access
 
 DICOM, FHIR = schema_name(DicomProjection()), schema_name(FhirProjection())
 STUDY, OTHER = "1.2.840.1.1", "1.2.840.1.2"
@@ -337,3 +339,16 @@ async def test_a_refused_association_is_recorded(embedded_server: str, tmp_path:
             while not (found := await accesses(site)):
                 await asyncio.sleep(0.02)
         assert [(a.principal, a.action, a.outcome, a.route) for a in found] == [(ANONYMOUS, Action.LOGIN, Outcome.REFUSED, "dimse")]
+
+
+async def test_every_kind_of_access_is_a_valid_audit_event(site: Site) -> None:
+    who = Principal(id="token:abc", kind=PrincipalKind.PERSON, on_behalf_of="registrar")
+    things = ("Patient/p1", "ImagingStudy/s1", "study:1.2.3", "series:1.2.3.4")
+    accesses = [
+        one_access(who, action, outcome, route="/some/{route}", things=things, subjects=["p1", "p2"]) for action in Action for outcome in Outcome
+    ]
+    recorded = (await site.services.log.read(0, 1))[0]
+    made = audit_events(AccessesRecorded(accesses=tuple(accesses)), recorded)
+    assert len(made) == len(Action) * len(Outcome)
+    for one in made:
+        get_fhir_model_class("AuditEvent").model_validate(one)
