@@ -35,7 +35,10 @@ WHERE r.type = ANY($1) AND r.param = ANY($2) AND r.target = ANY($3)
 
 
 async def purge(erased: SubjectErased, position: int, connection: asyncpg.Connection) -> None:
-    """Deletes; to be called when all that came before the erasure is written."""
+    """Deletes; to be called when all that came before the erasure is written.
+
+    By LATERAL: looked up by index, whatever size the tables had when the statement was planned (see versions).
+    """
     named = [("Patient", erased.subject_id)]
     named += [("ImagingStudy", study_id(uid)) for uid in erased.study_uids]
     for uid in erased.series_uids:
@@ -43,13 +46,17 @@ async def purge(erased: SubjectErased, position: int, connection: asyncpg.Connec
     doomed = await _with_referring(named, connection)
     types, ids = [key[0] for key in doomed], [key[1] for key in doomed]
     known = await connection.fetch(
-        "SELECT DISTINCT r.type, r.id FROM unnest($1::text[], $2::text[]) AS k (type, id) JOIN resource r ON r.type = k.type AND r.id = k.id",
+        "SELECT DISTINCT k.type, k.id FROM unnest($1::text[], $2::text[]) AS k (type, id)"
+        " CROSS JOIN LATERAL (SELECT FROM resource WHERE type = k.type AND id = k.id LIMIT 1) r",
         types,
         ids,
     )
     for table in ("resource", *_SEARCH_TABLES):
         await connection.execute(
-            f"DELETE FROM {table} t USING unnest($1::text[], $2::text[]) AS k (type, id) WHERE t.type = k.type AND t.id = k.id", types, ids
+            f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT r.row_id FROM unnest($1::text[], $2::text[]) AS k (type, id)"
+            f" CROSS JOIN LATERAL (SELECT ctid AS row_id FROM {table} WHERE type = k.type AND id = k.id OFFSET 0) r))",
+            types,
+            ids,
         )
     await connection.execute("DELETE FROM patient_identity WHERE subject_id = $1", erased.subject_id)
     gone = [(row["type"], row["id"], position) for row in sorted(known, key=tuple)]
