@@ -23,6 +23,7 @@ LOCK_TIMEOUT = "2s"
 LOCK_TRIES = 30
 """A rewrite waits for readers, and new readers behind it: so it gives up after a moment, and tries again."""
 MAX_SEGMENTS = 1024
+_NOT_OURS = "needs its owner, or a superuser"
 
 _logger = logging.getLogger(__name__)
 _AHEAD = "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())"
@@ -33,25 +34,31 @@ SELECT EXISTS (
         AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age($1::text::xid)
 ) OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database() AND age(transaction) >= age($1::text::xid))
   OR EXISTS (SELECT FROM pg_replication_slots WHERE xmin IS NOT NULL AND age(xmin) >= age($1::text::xid))
+  OR pg_snapshot_xmin(pg_current_snapshot()) < $1::text::xid8
 """
-"""Sessions of this database and standbys (whose sessions are of none); VACUUM FULL carries over what any of them may still see."""
+"""Sessions of this database, and standbys (whose sessions are of none); VACUUM FULL carries over what any of them may still see. The last
+line: a transaction that writes into whatever database of the server holds back every new snapshot, VACUUM's own too."""
 
 
 async def scrub(settings: LogSettings, schemas: Sequence[str]) -> list[str]:
     """Rewrites every table of these schemas, and the one of the subjects' keys. Gives what could not be done, in words."""
     undone: list[str] = []
     async with _owner(settings) as connection:
-        if not await _old_readers_are_gone(connection):
+        tables = await connection.fetch(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = ANY($1) ORDER BY 1", list(schemas)
+        )
+        gone = True
+        # The statistics by themselves: it is the others' ANALYZE that replaces the old ones.
+        for together in ([*(table for (table,) in tables), "public.subject_key"], ["pg_catalog.pg_statistic"]):
+            gone = gone and await _old_readers_are_gone(connection)
+            for table in together:
+                if (problem := await _rewrite(connection, table)) is not None:
+                    undone.append(f"VACUUM (FULL, ANALYZE) {table} {problem}")
+        if not gone:
             undone.append(
                 "a transaction that began before the erasure is still open (or a prepared one, a standby or a replication slot keeps its"
                 " rows): end it, and run VACUUM FULL"
             )
-        tables = await connection.fetch(
-            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = ANY($1) ORDER BY 1", list(schemas)
-        )
-        for (table,) in [*tables, ("public.subject_key",), ("pg_catalog.pg_statistic",)]:
-            if not await _rewrite(connection, table):
-                undone.append(f"VACUUM (FULL, ANALYZE) {table} needs its owner, or a superuser")
         if not await _turn_over_log(connection):
             undone.append("the write-ahead log keeps old segments: a superuser has to run SELECT pg_switch_wal(); CHECKPOINT")
         if await connection.fetchval("SELECT current_setting('archive_mode') <> 'off'"):
@@ -81,8 +88,8 @@ async def _old_readers_are_gone(connection: asyncpg.Connection) -> bool:
     return True
 
 
-async def _rewrite(connection: asyncpg.Connection, table: str) -> bool:
-    """False where we may not: PostgreSQL then only warns."""
+async def _rewrite(connection: asyncpg.Connection, table: str) -> str | None:
+    """Why it could not be done. Where we may not, PostgreSQL only warns."""
     refused: list[object] = []
 
     def heard(_: object, message: asyncpg.PostgresLogMessage) -> None:
@@ -95,15 +102,15 @@ async def _rewrite(connection: asyncpg.Connection, table: str) -> bool:
             try:
                 await connection.execute(f"VACUUM (FULL, ANALYZE) {table}")
                 await asyncio.sleep(0)  # listeners are called by the loop
-                return not refused
+                return _NOT_OURS if refused else None
             except asyncpg.LockNotAvailableError:
                 await asyncio.sleep(0.2)
             except asyncpg.InsufficientPrivilegeError:
-                return False
+                return _NOT_OURS
             except asyncpg.UndefinedTableError:  # a rebuild has put another in its place, made of what is left
-                return True
+                return None
         _logger.warning("table %s is read all the time and could not be rewritten", table)
-        return False
+        return "never had the table to itself, since somebody read it all the time: run it when that has ended"
     finally:
         await connection.execute("RESET lock_timeout")
         connection.remove_log_listener(heard)

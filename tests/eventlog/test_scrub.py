@@ -86,6 +86,34 @@ async def test_a_transaction_that_still_sees_the_rows_is_named(event_log: EventL
         assert await scrub(event_log.settings, [SCHEMA]) == [] and not await left_in_files(connection)
 
 
+async def test_a_transaction_that_writes_into_another_database_is_waited_for(
+    event_log: EventLog, embedded_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrubbing, "OLD_READERS_S", 0.3)
+    async with owner(event_log.settings) as connection:
+        other = await asyncpg.connect(embedded_server)
+        try:
+            async with other.transaction():
+                await other.execute("SELECT pg_current_xact_id()")
+                await plant_and_delete(connection)
+                [said] = await scrub(event_log.settings, [SCHEMA])
+                assert "is still open" in said
+        finally:
+            await other.close()
+        assert await scrub(event_log.settings, [SCHEMA]) == [] and not await left_in_files(connection)
+
+
+async def test_a_table_that_somebody_reads_all_the_time_is_named(event_log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrubbing, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(scrubbing, "LOCK_TRIES", 2)
+    async with owner(event_log.settings) as connection, owner(event_log.settings) as reader:
+        await plant_and_delete(connection)
+        async with reader.transaction():  # holds its lock, and no snapshot
+            await reader.execute(f"LOCK TABLE {SCHEMA}.person IN ACCESS SHARE MODE")
+            [said] = await scrub(event_log.settings, [SCHEMA])
+        assert said.startswith(f"VACUUM (FULL, ANALYZE) {SCHEMA}.person never had the table to itself")
+
+
 async def test_a_role_that_may_not_is_told_what_its_administrator_has_to_do(event_log: EventLog) -> None:
     settings = event_log.settings
     async with owner(settings) as connection:
