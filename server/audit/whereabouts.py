@@ -98,6 +98,8 @@ async def find(pool: asyncpg.Pool, text: str, until: int) -> Whereabouts:
         await _add_principal(pool, found, text, until)
         await _add_event(pool, found, text, until)
     await _add_resources(pool, found, [resource_type] if slash else list(TYPES), resource_id, until)
+    if resource_type == "Patient":  # the one resource of an erased subject that its id still tells
+        await _add_tags(pool, found, [tag("subject", resource_id)], until)
     if slash:
         await _add_record(pool, found, resource_type, resource_id, until)
     if not found.kinds:

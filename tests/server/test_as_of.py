@@ -343,5 +343,6 @@ async def test_of_an_erased_subject_there_is_nothing_at_any_position(embedded_se
         then = await archive.get(f"/audit/timeline/{subject}", as_of=str(before), identities="true")
         assert then.json()["entries"][0]["type"] == "SubjectRegistered"  # that it happened stays, and no more
         assert not [word for word in (PLANTED_NAME, "Plantedname", PLANTED_MRN) if word in then.text]
+        assert (await archive.get(f"/audit/timeline/Patient/{subject}", as_of=str(before))).json()["entries"]
         lineage = await archive.get(f"/audit/lineage/{FINDING}", as_of=str(before))
         assert lineage.status_code == 200 and "Plantedname" not in lineage.text
