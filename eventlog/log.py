@@ -115,6 +115,8 @@ class EventLog:
         """
         if not any(append.events for append in appends):
             raise ValueError("an append needs an event")
+        if len({append.stream for append in appends}) < len(appends):
+            raise ValueError("an append names each stream once")
         subjects = {s for append in appends for new in append.events if (s := codec.subject_of(new.event))}
         keys: Mapping[str, SubjectKey] = {}
         if subjects:

@@ -36,6 +36,11 @@ async def test_events_come_back_as_they_went_in(any_log: EventLog) -> None:
     assert back.principal == WHO and back.occurred_at == new.occurred_at
 
 
+async def test_an_append_names_each_stream_once(event_log: EventLog) -> None:
+    with pytest.raises(ValueError, match="each stream once"):
+        await event_log.append([StreamAppend(stream="a", events=[registered(n)]) for n in range(2)], principal=WHO)
+
+
 async def test_what_identifies_is_not_readable_in_the_database(any_log: EventLog) -> None:
     secret = Demographics(patient_id="MRN-4711", patient_name="Doe^Jane", birth_date="19701231")
     event = SubjectRegistered(subject_id="s1", demographics=secret)
