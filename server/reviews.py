@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends, Request, Response
 from domain import review
 from domain.errors import (
     AlreadySigned,
-    DomainError,
     FindingUnknown,
     NotSignable,
     ReviewIsObsolete,
@@ -27,12 +26,11 @@ from eventlog.log import EventLog
 from projections.ledger.projection import SCHEMA
 from server import signing
 from server.auth.principals import Authenticated, requires
-from server.errors import PassphraseTooShort, PassphraseWrong, ServerError, SignerLocked
-from server.services import Services
+from server.errors import PassphraseTooShort, PassphraseWrong, SignerLocked
+from server.plain_json import body_of, json_answer, log_of, refusals
 
 Reviewer = Annotated[Authenticated, Depends(requires("reviews:write"))]
 router = APIRouter(tags=["Reviews"])
-T = TypeVar("T")
 
 _STATUS: dict[type[Exception], int] = {
     FindingUnknown: 404,
@@ -126,73 +124,33 @@ async def _stream_of(log: EventLog, finding_key: str) -> StreamName:
 
 @router.post("/reviews")
 async def post_review(request: Request, reviewer: Reviewer) -> Response:
-    wanted = await _body(request, ReviewWanted)
-    if isinstance(wanted, Response):
-        return wanted
+    wanted = await body_of(request, ReviewWanted)
     command = ReviewFinding(
         finding_key=wanted.finding, verdict=wanted.verdict, comment=wanted.comment, series_digest=wanted.series_digest
     )
-    try:
-        return _json(await review_finding(_log(request), reviewer.principal, command, wanted.signature), 201)
-    except (DomainError, ServerError) as error:
-        return _refused(error)
+    with refusals(_STATUS):
+        return json_answer(await review_finding(log_of(request), reviewer.principal, command, wanted.signature), 201)
 
 
 @router.post("/events/{event_id}/signature")
 async def post_signature(request: Request, reviewer: Reviewer, event_id: UUID) -> Response:
-    wanted = await _body(request, SignatureWanted)
-    if isinstance(wanted, Response):
-        return wanted
-    try:
-        return _json(await sign_event(_log(request), reviewer.principal, event_id, wanted), 201)
-    except (DomainError, ServerError) as error:
-        return _refused(error)
+    wanted = await body_of(request, SignatureWanted)
+    with refusals(_STATUS):
+        return json_answer(await sign_event(log_of(request), reviewer.principal, event_id, wanted), 201)
 
 
 @router.post("/signers")
 async def post_signer(request: Request, reviewer: Reviewer) -> Response:
     """Enrolls whoever asks, or gives a new key in place of the old one."""
-    wanted = await _body(request, Enrollment)
-    if isinstance(wanted, Response):
-        return wanted
-    try:
-        key_id = await signing.enroll(_log(request), reviewer.principal, wanted.printed_name, wanted.passphrase)
-    except (DomainError, ServerError) as error:
-        return _refused(error)
-    return _json({"key_id": key_id, "principal": reviewer.principal.id}, 201)
+    wanted = await body_of(request, Enrollment)
+    with refusals(_STATUS):
+        key_id = await signing.enroll(log_of(request), reviewer.principal, wanted.printed_name, wanted.passphrase)
+    return json_answer({"key_id": key_id, "principal": reviewer.principal.id}, 201)
 
 
 @router.delete("/signers")
 async def delete_signer(request: Request, reviewer: Reviewer) -> Response:
     """Ends the key of whoever asks."""
-    try:
-        await signing.revoke(_log(request), reviewer.principal.id, by=reviewer.principal)
-    except (DomainError, ServerError) as error:
-        return _refused(error)
+    with refusals(_STATUS):
+        await signing.revoke(log_of(request), reviewer.principal.id, by=reviewer.principal)
     return Response(status_code=204)
-
-
-async def _body(request: Request, wanted: type[T]) -> T | Response:
-    try:
-        return msgspec.json.decode(await request.body(), type=wanted)
-    except msgspec.ValidationError as error:
-        return _problem(422, str(error))
-    except msgspec.DecodeError:
-        return _problem(400, "the body is not JSON")
-
-
-def _refused(error: Exception) -> Response:
-    return _problem(_STATUS.get(type(error), 409), str(error))
-
-
-def _problem(status: int, detail: str) -> Response:
-    return _json({"type": "about:blank", "status": status, "detail": detail}, status, "application/problem+json")
-
-
-def _json(body: object, status: int, media_type: str = "application/json") -> Response:
-    return Response(msgspec.json.encode(body), status, media_type=media_type)
-
-
-def _log(request: Request) -> EventLog:
-    services: Services = request.app.state.services
-    return services.log

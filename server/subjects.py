@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated
 from uuid import UUID, uuid4
 
 import msgspec
@@ -12,7 +12,6 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from domain import subject
 from domain.errors import (
-    DomainError,
     LegalHoldUnknown,
     PersonNeeded,
     SamePerson,
@@ -34,11 +33,10 @@ from domain.subject import (
 from eventlog.aggregate import execute
 from eventlog.log import EventLog
 from server.auth.principals import Authenticated, requires
-from server.services import Services
+from server.plain_json import body_of, json_answer, log_of, refusals
 
 Eraser = Annotated[Authenticated, Depends(requires("subjects:erase"))]
 router = APIRouter(prefix="/subjects", tags=["Subjects"])
-T = TypeVar("T")
 
 _STATUS: dict[type[Exception], int] = {
     SubjectUnknown: 404,
@@ -159,7 +157,7 @@ async def _decide(log: EventLog, subject_id: SubjectId, decide: Callable[[Subjec
 @router.get("/erasures")
 async def get_erasures(request: Request, eraser: Eraser) -> Response:
     """Every erasure that was asked for, and how far it is."""
-    return _json(await erasures(_log(request)))
+    return json_answer(await erasures(log_of(request)))
 
 
 @router.get("/{subject_id}/erasure")
@@ -171,91 +169,49 @@ async def get_erasure(request: Request, eraser: Eraser, subject_id: UUID) -> Res
 @router.post("/{subject_id}/erasure")
 async def post_erasure(request: Request, eraser: Eraser, subject_id: UUID) -> Response:
     """Asks for the erasure of a subject: ``{"legal_basis": "gdpr-17-1-b"}``."""
-    wanted = await _body(request, ErasureWanted)
-    if isinstance(wanted, Response):
-        return wanted
-    try:
-        await request_erasure(_log(request), _id(subject_id), wanted.legal_basis, eraser.principal)
-    except DomainError as error:
-        return _refused(error)
+    wanted = await body_of(request, ErasureWanted)
+    with refusals(_STATUS):
+        await request_erasure(log_of(request), _id(subject_id), wanted.legal_basis, eraser.principal)
     return await _answer(request, subject_id, 201)
 
 
 @router.delete("/{subject_id}/erasure")
 async def delete_erasure(request: Request, eraser: Eraser, subject_id: UUID) -> Response:
     """Withdraws what was asked for, until it begins to be carried out."""
-    try:
-        await withdraw_erasure(_log(request), _id(subject_id), eraser.principal)
-    except DomainError as error:
-        return _refused(error)
+    with refusals(_STATUS):
+        await withdraw_erasure(log_of(request), _id(subject_id), eraser.principal)
     return await _answer(request, subject_id)
 
 
 @router.post("/{subject_id}/erasure/confirmation")
 async def post_confirmation(request: Request, eraser: Eraser, subject_id: UUID) -> Response:
     """Another person agrees; the server then carries it out, and GET says how far it is."""
-    try:
-        await confirm_erasure(_log(request), _id(subject_id), eraser.principal)
-    except DomainError as error:
-        return _refused(error)
+    with refusals(_STATUS):
+        await confirm_erasure(log_of(request), _id(subject_id), eraser.principal)
     return await _answer(request, subject_id, 202)
 
 
 @router.post("/{subject_id}/holds")
 async def post_hold(request: Request, eraser: Eraser, subject_id: UUID) -> Response:
     """Places a legal hold: ``{"reason": "…"}``, which is kept sealed."""
-    wanted = await _body(request, HoldWanted)
-    if isinstance(wanted, Response):
-        return wanted
-    try:
-        hold_id = await place_hold(_log(request), _id(subject_id), wanted.reason, eraser.principal)
-    except DomainError as error:
-        return _refused(error)
-    return _json({"hold_id": hold_id}, 201)
+    wanted = await body_of(request, HoldWanted)
+    with refusals(_STATUS):
+        hold_id = await place_hold(log_of(request), _id(subject_id), wanted.reason, eraser.principal)
+    return json_answer({"hold_id": hold_id}, 201)
 
 
 @router.delete("/{subject_id}/holds/{hold_id}")
 async def delete_hold(request: Request, eraser: Eraser, subject_id: UUID, hold_id: str) -> Response:
     """Lifts a legal hold."""
-    try:
-        await lift_hold(_log(request), _id(subject_id), hold_id, eraser.principal)
-    except DomainError as error:
-        return _refused(error)
+    with refusals(_STATUS):
+        await lift_hold(log_of(request), _id(subject_id), hold_id, eraser.principal)
     return Response(status_code=204)
 
 
 async def _answer(request: Request, subject_id: UUID, status: int = 200) -> Response:
-    try:
-        return _json(await status_of(_log(request), _id(subject_id)), status)
-    except DomainError as error:
-        return _refused(error)
-
-
-async def _body(request: Request, wanted: type[T]) -> T | Response:
-    try:
-        return msgspec.json.decode(await request.body(), type=wanted)
-    except msgspec.ValidationError as error:
-        return _problem(422, str(error))
-    except msgspec.DecodeError:
-        return _problem(400, "the body is not JSON")
-
-
-def _refused(error: DomainError) -> Response:
-    return _problem(_STATUS.get(type(error), 409), str(error))
-
-
-def _problem(status: int, detail: str) -> Response:
-    return _json({"type": "about:blank", "status": status, "detail": detail}, status, "application/problem+json")
-
-
-def _json(body: object, status: int = 200, media_type: str = "application/json") -> Response:
-    return Response(msgspec.json.encode(body), status, media_type=media_type)
+    with refusals(_STATUS):
+        return json_answer(await status_of(log_of(request), _id(subject_id)), status)
 
 
 def _id(subject_id: UUID) -> SubjectId:
     return SubjectId(str(subject_id))
-
-
-def _log(request: Request) -> EventLog:
-    services: Services = request.app.state.services
-    return services.log

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
-from starlette.exceptions import HTTPException
 
 from domain.ids import Position
 from eventlog.log import EventLog
@@ -18,12 +16,14 @@ from server.audit.reads import saw_subjects
 from server.audit.timeline import DEFAULT_LIMIT, MAX_LIMIT, timeline
 from server.auth.principals import Authenticated
 from server.errors import NothingKnown, ScopeMissing
+from server.plain_json import json_answer, refusals
 from server.read_models import reads
 from server.services import Services
 
 Auditor = Annotated[Authenticated, Depends(reads("audit:read", "ledger"))]
 AsOfText = Annotated[str | None, Query(alias="as_of")]
 router = APIRouter(prefix="/audit", tags=["Audit"])
+_STATUS: dict[type[Exception], int] = {NothingKnown: 404, AsOfInvalid: 400}
 
 
 @router.get("/timeline/{wanted:path}")
@@ -40,26 +40,22 @@ async def get_timeline(
     if identities and not auditor.may("identities:read"):
         raise ScopeMissing("identities:read")
     services: Services = request.app.state.services
-    try:
+    with refusals(_STATUS):
         position = await asked_position(services.log, written(request.query_params.multi_items(), "as_of"))
         found = await timeline(services.log, wanted, as_of=position, after=after, limit=limit, identities=identities)
-    except (NothingKnown, AsOfInvalid) as error:
-        raise _refused(error) from None
     saw_subjects(request, found.subjects)
-    return _json(found, position)
+    return json_answer(found, headers={HEADER: str(position)})
 
 
 @router.get("/lineage/{finding}")
 async def get_lineage(request: Request, auditor: Auditor, finding: str, as_of: AsOfText = None) -> Response:
     """Where a finding comes from, back to the received bytes."""
     services: Services = request.app.state.services
-    try:
+    with refusals(_STATUS):
         position = await asked_position(services.log, written(request.query_params.multi_items(), "as_of"))
         found = await lineage(services.log, finding, as_of=position)
-    except (NothingKnown, AsOfInvalid) as error:
-        raise _refused(error) from None
     saw_subjects(request, [found.subject_id])
-    return _json(found, position)
+    return json_answer(found, headers={HEADER: str(position)})
 
 
 async def asked_position(log: EventLog, as_of: str | None) -> Position:
@@ -71,11 +67,3 @@ async def asked_position(log: EventLog, as_of: str | None) -> Position:
     if as_of is None:
         return await reached(log.pool, ledger.name, ledger.version)
     return await known_position(log.pool, ledger, as_of)
-
-
-def _refused(error: Exception) -> HTTPException:
-    return HTTPException(404 if isinstance(error, NothingKnown) else 400, str(error))
-
-
-def _json(body: Any, position: int) -> Response:
-    return Response(msgspec.json.encode(body), headers={HEADER: str(position)}, media_type="application/json")

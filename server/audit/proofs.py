@@ -6,9 +6,7 @@ Only digests are served here, so nothing of an event is told; all the same, each
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -21,6 +19,7 @@ from eventlog.tree import HEIGHT, WIDTH
 from server.audit.proving import Inclusion, newest, prove_consistency, prove_inclusions, sealed_size
 from server.auth.principals import requires
 from server.errors import EventMissing, ProofImpossible
+from server.plain_json import json_answer, refusals
 from server.services import Services
 
 MAX_CHECKPOINTS = 1000
@@ -31,6 +30,7 @@ _FOR_EVER = "public, max-age=31536000, immutable"
 _HASH = 32
 _TILE = re.compile(r"(?P<index>(?:x[0-9]{3}/)*[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?", re.ASCII)
 
+_STATUS: dict[type[Exception], int] = {ProofImpossible: 400, NotSealed: 404, EventMissing: 404}
 router = APIRouter(prefix="/audit", dependencies=[Depends(requires("audit:read"))], tags=["Audit"])
 
 
@@ -64,20 +64,20 @@ async def get_checkpoints(
     found = [
         KeptCheckpoint(size=row["size"], root=row["root"].hex(), made_at=row["made_at"].isoformat(), note=row["note"]) for row in rows
     ]
-    return _json({"checkpoints": found, "next": found[-1].size if len(found) == limit else None})
+    return json_answer({"checkpoints": found, "next": found[-1].size if len(found) == limit else None})
 
 
 @router.get("/keys")
 async def get_keys(request: Request) -> Response:
     """The keys that verify checkpoints, as C2SP signed-note writes them; the newest first."""
     services: Services = request.app.state.services
-    return _json({"keys": await published_keys(services.pool)})
+    return json_answer({"keys": await published_keys(services.pool)})
 
 
 @router.get("/inclusion/{position}")
 async def get_inclusion(request: Request, position: int, size: int | None = None) -> Response:
     """Proves that one event is in the log, in the tree of the newest checkpoint or of one of this size."""
-    return _json((await _inclusions(request, [position], size))[0])
+    return json_answer((await _inclusions(request, [position], size))[0])
 
 
 @router.get("/inclusion")
@@ -85,12 +85,12 @@ async def get_inclusions(
     request: Request, position: Annotated[list[int], Query(max_length=MAX_POSITIONS)], size: int | None = None
 ) -> Response:
     """The same for several events: ``?position=7&position=11``."""
-    return _json({"proofs": await _inclusions(request, position, size)})
+    return json_answer({"proofs": await _inclusions(request, position, size)})
 
 
 async def _inclusions(request: Request, positions: list[int], size: int | None) -> list[Inclusion]:
     services: Services = request.app.state.services
-    with _refusals():
+    with refusals(_STATUS):
         return await prove_inclusions(services.pool, services.tree, positions, size)
 
 
@@ -98,8 +98,8 @@ async def _inclusions(request: Request, positions: list[int], size: int | None) 
 async def get_consistency(request: Request, first: int, second: int | None = None) -> Response:
     """Proves that nothing of the first ``first`` events was changed until there were ``second`` (by default as many as are sealed)."""
     services: Services = request.app.state.services
-    with _refusals():
-        return _json(await prove_consistency(services.pool, services.tree, first, second))
+    with refusals(_STATUS):
+        return json_answer(await prove_consistency(services.pool, services.tree, first, second))
 
 
 @router.get("/log/tile/entries/{name:path}")
@@ -107,7 +107,7 @@ async def get_entries(request: Request, name: str) -> Response:
     """A bundle of log entries (tlog-tiles): the digests of 256 events, each after its length in two bytes."""
     index, width = _tile_name(name)
     services: Services = request.app.state.services
-    with _refusals():
+    with refusals(_STATUS):
         await sealed_size(services.pool, index * WIDTH + width)
     rows = await services.pool.fetch(
         "SELECT digest FROM event WHERE position > $1 AND position <= $2 ORDER BY position", index * WIDTH, index * WIDTH + width
@@ -151,24 +151,9 @@ def _written(index: int) -> str:
 
 async def _latest(request: Request) -> Sealed:
     services: Services = request.app.state.services
-    with _refusals():
+    with refusals(_STATUS):
         return await newest(services.pool)
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Why there is no such proof, as HTTP says it."""
-    try:
-        yield
-    except ProofImpossible as error:
-        raise HTTPException(400, str(error)) from None
-    except (NotSealed, EventMissing) as error:
-        raise HTTPException(404, str(error)) from None
 
 
 def _tile(content: bytes) -> Response:
     return Response(content, media_type="application/octet-stream", headers={"Cache-Control": _FOR_EVER})
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")
