@@ -13,7 +13,7 @@ export PIP_ROOT_USER_ACTION := ignore
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check docs lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal
+.PHONY: help demo serve test check docs definitions lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ bench-seal: $(VENV)/dev.stamp  ## Appends with the sealer on and off, proofs/s, 
 
 bench-rebuild: $(VENV)/dev.stamp  ## Resource versions/s of a full rebuild, beside COPY (minutes)
 	$(BIN)/python benchmarks/rebuild.py $(ARGS)
+
+definitions: $(VENV)/base.stamp  ## Compile R5's definitions anew from their npm packages (npm has to be there)
+	$(BIN)/python ig/compile_definitions.py $(ARGS)
 
 lock: $(VENV)/pip.stamp  ## Pin and hash the requirements anew, after a change of pyproject.toml
 	$(PIP) install --quiet uv
