@@ -21,6 +21,7 @@ STATEMENTS = (
     """,
     "CREATE INDEX resource_current ON resource (type, id) WHERE position_to IS NULL",
     "CREATE INDEX resource_updated ON resource (type, last_updated, id)",
+    "CREATE INDEX resource_history ON resource (type, position_from, id)",
     """
     CREATE TABLE token (
         type    text    COLLATE "C" NOT NULL,

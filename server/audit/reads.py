@@ -35,6 +35,7 @@ SESSIONS = 10_000
 _OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")
 _QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})
+_HOW = frozenset({"_total", "_format", "_pretty", "_summary", "_elements"})
 _NO_ACCESSES = re.compile(r"/fhir/metadata|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
 """What tells nothing of anybody: capabilities, counts, the digests of the log's tree. Every other GET is an access."""
 _RETRY_AFTER_S = 5
@@ -231,7 +232,7 @@ def _subject(path: dict[str, str]) -> tuple[str, ...]:
 def _parameters(scope: Scope, action: Action | None, resource_type: str, seen: _Seen) -> tuple[str, ...]:
     """Names of search parameters, as far as they are known ones."""
     if action is Action.SEARCH:
-        known: Any = {*supported(resource_type), *RESULT_PARAMETERS}
+        known: Any = {*supported(resource_type), *RESULT_PARAMETERS, *_HOW}
         return tuple(sorted({name for name in seen.parameters if name in known}))
     if action is Action.QUERY:
         written = {name for name, _ in parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)}

@@ -6,20 +6,22 @@ that ``_at`` and ``_asof`` of the same instant give the same version.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
+import msgspec
 
 from domain.ids import Position
 from projections.fhir.projection import SCHEMA, FhirProjection
 from server.as_of import position_when
-from server.fhir.as_of import Given, asked_period
+from server.fhir.as_of import Given, asked_period, single
+from server.fhir.outcome import FhirError
 
-PARAMETERS = ("_at", "_since", "_count", "_asof", "_format", "_pretty")
+PARAMETERS = ("_at", "_since", "_count", "_sort", "_asof", "_format", "_pretty", "_summary", "_elements")
 
 _NAME, _VERSION = FhirProjection.name, FhirProjection.version
 _REACHED = f"(SELECT position FROM public.projection_checkpoint WHERE name = '{_NAME}' AND version = {_VERSION})"
-_COLUMNS = "r.id, r.version, r.last_updated, r.body, r.position_to"
+_COLUMNS = "r.type, r.id, r.version, r.last_updated, r.body, r.position_to"
 
 # Each gives one row, with nulls when there is no such version; the position is of the same snapshot.
 _CURRENT = f"""
@@ -42,7 +44,9 @@ _IN_PERIOD = f"""
         AND ($5::timestamptz IS NULL OR r.last_updated >= $5)
 """
 _COUNT = f"SELECT count(*) {_IN_PERIOD}"
-_PAGE = f"SELECT {_COLUMNS} {_IN_PERIOD} AND r.version < $6 ORDER BY r.version DESC LIMIT $7"
+_LATEST_FIRST = f"SELECT {_COLUMNS} {_IN_PERIOD} AND r.version < $6 ORDER BY r.version DESC LIMIT $7"
+_EARLIEST_FIRST = f"SELECT {_COLUMNS} {_IN_PERIOD} AND r.version > $6 ORDER BY r.version LIMIT $7"
+_LAST_VERSION = 2**31 - 1
 _EXISTS = f"SELECT EXISTS (SELECT FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND position_from <= $3)"
 
 
@@ -60,24 +64,42 @@ async def version_numbered(
     return await pool.fetchrow(_NUMBERED, resource_type, resource_id, number, position)
 
 
-class Versions:
-    """The versions of a resource as of a position that a history with these parameters asks for."""
+class Period(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions a history asks for: those that came up to ``last`` and, where it has one, held beyond ``first``; and of those
+    the ones that were made from ``since`` on."""
 
-    def __init__(self, resource_type: str, resource_id: str, position: int, arguments: tuple[object, ...]) -> None:
-        self._resource = (resource_type, resource_id)
-        self._position = position
-        self._arguments = (*self._resource, *arguments)
+    first: int
+    last: int
+    since: datetime | None
 
     @classmethod
-    async def asked(cls, pool: asyncpg.Pool, resource_type: str, resource_id: str, position: int, given: Given) -> Versions:
-        """Raises FhirError (400), and ProjectionBehind when the ledger lags."""
+    async def asked(cls, pool: asyncpg.Pool, position: int, given: Given) -> Period:
+        """By ``_at`` and ``_since``, as of a position. Raises FhirError (400), and ProjectionBehind when the ledger lags."""
         first, last = -1, position  # whatever ever held
         at, since = asked_period(given, "_at"), asked_period(given, "_since")
         if at is not None:
             low, high = at
             first = min(position, await position_when(pool, low))
             last = min(position, await position_when(pool, high - timedelta(microseconds=1)))
-        return cls(resource_type, resource_id, position, (last, first, since[0] if since else None))
+        return cls(first=first, last=last, since=since[0] if since else None)
+
+
+def is_earliest_first(given: Given) -> bool:
+    """By ``_sort``; without it, the latest come first. Raises FhirError (400)."""
+    order = single(given, "_sort")
+    if order not in (None, "_lastUpdated", "-_lastUpdated"):
+        raise FhirError(400, "value", "_sort: a history is in order of _lastUpdated, or of -_lastUpdated (the latest first)", "http._sort")
+    return order == "_lastUpdated"
+
+
+class Versions:
+    """The versions of one resource as of a position."""
+
+    def __init__(self, resource_type: str, resource_id: str, position: int, period: Period, *, earliest_first: bool) -> None:
+        self._resource = (resource_type, resource_id)
+        self._position = position
+        self._arguments = (*self._resource, period.last, period.first, period.since)
+        self._earliest_first = earliest_first
 
     async def exist(self, pool: asyncpg.Pool) -> bool:
         """Whether the resource was there at the position, in whatever version."""
@@ -86,6 +108,7 @@ class Versions:
     async def count(self, pool: asyncpg.Pool) -> int:
         return int(await pool.fetchval(_COUNT, *self._arguments))
 
-    async def page(self, pool: asyncpg.Pool, before: int, limit: int) -> list[asyncpg.Record]:
-        """At most ``limit`` below the version ``before``, the latest first."""
-        return list(await pool.fetch(_PAGE, *self._arguments, before, limit))
+    async def page(self, pool: asyncpg.Pool, after: str, limit: int) -> list[asyncpg.Record]:
+        """At most ``limit`` beyond the version ``after``; from the beginning where it is empty."""
+        beyond = int(after) if after else 0 if self._earliest_first else _LAST_VERSION
+        return list(await pool.fetch(_EARLIEST_FIRST if self._earliest_first else _LATEST_FIRST, *self._arguments, beyond, limit))

@@ -21,13 +21,16 @@ _PURPOSES = ("fhir page links: authentication", "fhir page links: encryption")
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A search, or a history (``resource_type`` is then its whole path), and how far it has been read."""
+    """A search, or a history (``resource_type`` is then its whole path), and how far it has been read.
+
+    ``total`` is counted once, for the first page; None where it is not told.
+    """
 
     resource_type: str
     parameters: list[tuple[str, str]]
     position: int
     count: int
-    total: int
+    total: int | None
     after: str = ""
 
 

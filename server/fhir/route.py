@@ -1,0 +1,90 @@
+"""What every FHIR route has in common: JSON or 406, errors as OperationOutcomes, HEAD as GET without its body, and who may read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from projections.fhir.projection import TYPES
+from server.auth.principals import Authenticated
+from server.errors import ScopeMissing
+from server.fhir.as_of import Given, single
+from server.fhir.negotiation import check_accept
+from server.fhir.outcome import FhirError, outcome
+from server.fhir.preferences import preferences
+from server.read_models import reads
+from server.services import Services
+
+AUDIT_SCOPE = "audit:read"
+READ = ["GET", "HEAD"]
+MAX_COUNT = 1000
+
+
+class FhirRoute(APIRoute):
+    """A route whose FhirErrors become OperationOutcomes, and that speaks JSON alone."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                check_accept(request)
+                answer = await handler(request)
+            except FhirError as error:
+                answer = outcome(error.status, error.code, error.detail, expression=error.expression, headers=error.headers)
+            if request.method == "HEAD":
+                answer.body = b""  # Content-Length stays that of the answer to GET (RFC 9110, 9.3.2)
+            return answer
+
+        return handle
+
+
+Reader = Annotated[Authenticated, Depends(reads("fhir:read", "fhir"))]
+
+
+def services_of(request: Request, resource_type: str | None = None) -> Services:
+    """The services, if the resource type is one that is served to who asks. Raises FhirError (404), ScopeMissing."""
+    if resource_type is not None and resource_type not in TYPES:
+        raise FhirError(404, "not-supported", f"this server has no {resource_type}; it has {', '.join(TYPES)}")
+    if "\0" in request.path_params.get("resource_id", ""):
+        raise FhirError(404, "not-found", "no id holds a NUL character, nor can PostgreSQL look for one")
+    if resource_type == "AuditEvent" and not request.state.authenticated.may(AUDIT_SCOPE):
+        raise ScopeMissing(AUDIT_SCOPE)
+    services: Services = request.app.state.services
+    return services
+
+
+def readable_types(reader: Authenticated) -> tuple[str, ...]:
+    """The types that this principal may read."""
+    return tuple(one for one in TYPES if one != "AuditEvent" or reader.may(AUDIT_SCOPE))
+
+
+def base_url(request: Request) -> str:
+    services: Services = request.app.state.services
+    return f"{(services.settings.public_url or str(request.base_url)).rstrip('/')}/fhir"
+
+
+def given_in_url(request: Request) -> Given:
+    return request.query_params.multi_items()
+
+
+def known_only(request: Request, given: Given, known: Sequence[str], what: str) -> list[tuple[str, str]]:
+    """These parameters, if all are known; less the others, where ``handling=lenient`` is preferred. Raises FhirError (400)."""
+    unknown = sorted({name for name, _ in given} - set(known))
+    if unknown and not preferences(request).is_lenient:
+        names = ", ".join(known)
+        raise FhirError(400, "not-supported", f"{what} has no parameter {unknown[0]}; there are {names}", f"http.{unknown[0]}")
+    return [(name, value) for name, value in given if name in known]
+
+
+def count_asked(given: Given, default: int, *, least: int = 1) -> int:
+    """``_count``, as far as a page goes. Raises FhirError (400)."""
+    text = single(given, "_count")
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or int(text[:18]) < least:
+        raise FhirError(400, "value", f"_count must be a whole number from {least}", "http._count")
+    return min(int(text[:18]), MAX_COUNT)
