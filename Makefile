@@ -13,7 +13,7 @@ export PIP_ROOT_USER_ACTION := ignore
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check docs definitions lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal
+.PHONY: help demo serve test check docs definitions ig lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,10 @@ bench-rebuild: $(VENV)/dev.stamp  ## Resource versions/s of a full rebuild, besi
 
 definitions: $(VENV)/base.stamp  ## Compile R5's definitions anew from their npm packages (npm has to be there)
 	$(BIN)/python ig/compile_definitions.py $(ARGS)
+
+ig: $(VENV)/base.stamp  ## Build the implementation guide with SUSHI, and its examples (Node and npm have to be there)
+	$(BIN)/python tests/golden/write_examples.py
+	$(BIN)/python ig/build_guide.py $(ARGS)
 
 lock: $(VENV)/pip.stamp  ## Pin and hash the requirements anew, after a change of pyproject.toml
 	$(PIP) install --quiet uv

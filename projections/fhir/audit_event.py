@@ -14,6 +14,7 @@ from projections.fhir.vocabulary import (
     DCM,
     DICOM_UID,
     EVENT_SYSTEM,
+    GUIDE,
     LOG_ENTRY_EXTENSION,
     POSITION_SYSTEM,
     PRINCIPAL_SYSTEM,
@@ -25,7 +26,7 @@ from projections.fhir.vocabulary import (
 )
 
 SITE_SYSTEM = "urn:anamnesis:site"
-COUNT_EXTENSION = "urn:anamnesis:fhir:StructureDefinition:access-count"
+COUNT_EXTENSION = f"{GUIDE}:StructureDefinition:access-count"
 INTERACTION = "http://hl7.org/fhir/restful-interaction"
 ISSUE_SEVERITY = "http://hl7.org/fhir/issue-severity"
 ISSUE_TYPE = "http://hl7.org/fhir/issue-type"

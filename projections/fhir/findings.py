@@ -13,6 +13,7 @@ from projections.fhir.vocabulary import (
     DCM,
     FINDING_SYSTEM,
     SCT,
+    SEGMENTER_SYSTEM,
     SERIES_INDEX_SYSTEM,
     UCUM,
     Json,
@@ -43,7 +44,7 @@ def device(run: SegmenterRun) -> Json:
     made: Json = {
         "resourceType": "Device",
         "id": device_id(run),
-        "identifier": [{"system": "urn:anamnesis:segmenter", "value": run.segmenter}],
+        "identifier": [{"system": SEGMENTER_SYSTEM, "value": run.segmenter}],
         "displayName": f"{run.segmenter} {run.segmenter_version}",
         "type": [concept(ALGORITHM)],
         "version": [

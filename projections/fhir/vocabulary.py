@@ -21,16 +21,20 @@ OBSERVATION_VALUE = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
 SIGNATURE_TYPE = "urn:iso-astm:E1762-95:2013"
 DICOM_UID = "urn:dicom:uid"
 
+GUIDE = "urn:anamnesis:fhir"
+"""Before the type and id of each definition of the implementation guide (ig/): its canonical URL."""
+
 SUBJECT_SYSTEM = "urn:anamnesis:subject"
 FINDING_SYSTEM = "urn:anamnesis:finding"
 SERIES_INDEX_SYSTEM = "urn:anamnesis:series-index"
+SEGMENTER_SYSTEM = "urn:anamnesis:segmenter"
 PRINCIPAL_SYSTEM = "urn:anamnesis:principal"
 POSITION_SYSTEM = "urn:anamnesis:log:position"
 EVENT_SYSTEM = "urn:anamnesis:log:event"
 REJECT_SYSTEM = "urn:anamnesis:reject"
-LOG_ENTRY_EXTENSION = "urn:anamnesis:fhir:StructureDefinition:log-entry"
-COMPONENT_SYSTEM = "urn:anamnesis:fhir:CodeSystem:finding-component"
-INDEXING_SYSTEM = "urn:anamnesis:fhir:CodeSystem:indexing-outcome"
+LOG_ENTRY_EXTENSION = f"{GUIDE}:StructureDefinition:log-entry"
+COMPONENT_SYSTEM = f"{GUIDE}:CodeSystem:finding-component"
+INDEXING_SYSTEM = f"{GUIDE}:CodeSystem:indexing-outcome"
 
 PSEUDONYMISED = {"system": OBSERVATION_VALUE, "code": "PSEUDED", "display": "pseudonymized"}
 AI_ASSERTED = {"system": OBSERVATION_VALUE, "code": "AIAST", "display": "Artificial Intelligence asserted"}

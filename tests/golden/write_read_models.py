@@ -10,7 +10,9 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 from pydantic import SecretStr
@@ -31,6 +33,8 @@ from server.services import all_projections
 
 READ_MODELS = FOLDER / "read_models.json"
 
+T = TypeVar("T")
+
 
 async def digests(log: EventLog, name: str) -> dict[str, dict[str, str]]:
     """Schema (fhir_v2) → table → digest, once the empty log holds this golden one and every projection has caught up."""
@@ -41,7 +45,8 @@ async def digests(log: EventLog, name: str) -> dict[str, dict[str, str]]:
         return {schema_name(projection): await table_digests(connection, projection) for projection in all_projections()}
 
 
-async def _of_a_fresh_database(server: str, folder: str, name: str) -> dict[str, dict[str, str]]:
+async def of_a_fresh_database(server: str, folder: str, name: str, asked: Callable[[EventLog, str], Awaitable[T]]) -> T:
+    """What is asked of an empty log, in a database of its own, for this golden log."""
     database = f"golden_{names().index(name)}"
     connection = await asyncpg.connect(server)
     await connection.execute(f"CREATE DATABASE {database}")
@@ -52,7 +57,7 @@ async def _of_a_fresh_database(server: str, folder: str, name: str) -> dict[str,
     await migrate(settings)
     log = await EventLog.open(settings)
     try:
-        return await digests(log, name)
+        return await asked(log, name)
     finally:
         await log.close()
 
@@ -62,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedPostgres(Path(folder) / "postgresql")
         for name in names():
-            for schema, tables in asyncio.run(_of_a_fresh_database(server.url("postgres"), folder, name)).items():
+            for schema, tables in asyncio.run(of_a_fresh_database(server.url("postgres"), folder, name, digests)).items():
                 if name == "unreleased":
                     known.setdefault(name, {})[schema] = tables
                 else:
