@@ -19,6 +19,7 @@ from server.fhir.history import version_held, version_numbered
 from server.fhir.outcome import FHIR_JSON, FhirError
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_of
+from server.services import Services
 
 PARAMETERS = (PARAMETER, *representation.PARAMETERS)
 
@@ -41,8 +42,7 @@ async def vread(request: Request, reader: Reader, resource_type: str, resource_i
     given = known_only(request, given_in_url(request), PARAMETERS, "vread")
     shown = _representation(given, resource_type)
     position = await asked_position(services.pool, given)
-    number = int(version) if version.isascii() and version.isdigit() and len(version) < 9 else 0
-    row = await version_numbered(services.pool, resource_type, resource_id, number, position)
+    row = await version_numbered(services.pool, resource_type, resource_id, version_number(version), position)
     return await _one(request, reader, row, resource_type, f"{resource_id}/_history/{version}", shown)
 
 
@@ -50,12 +50,9 @@ async def _one(
     request: Request, reader: Authenticated, row: asyncpg.Record, resource_type: str, what: str, shown: Representation
 ) -> Response:
     services, position = services_of(request), row["as_of"]
-    if row["version"] is None:
-        raise at_position(position, await absent(services.pool, resource_type, what, position))
+    await present(services, row, resource_type, what)
     etag = f'W/"{row["version"]}"'
     headers = {"ETag": etag, "Last-Modified": format_datetime(row["last_updated"], usegmt=True), HEADER: str(position)}
-    if not row["body"]:
-        raise at_position(position, FhirError(410, "deleted", f"{resource_type}/{what} was deleted"), headers)
     saw_resources(request, [row["body"]])
     # What identifies changes without a new version, so those who may see it are always sent it.
     is_identified = resource_type == "Patient" and reader.may("identities:read")
@@ -67,10 +64,23 @@ async def _one(
     return Response(shown.encode(shown.of(resource_type, body)), headers=headers, media_type=FHIR_JSON)
 
 
-def at_position(position: int, error: FhirError, headers: dict[str, str] | None = None) -> FhirError:
+async def present(services: Services, row: asyncpg.Record, resource_type: str, what: str) -> None:
+    """Raises FhirError (404, 410) where the row is no version, or the one that says that the resource was deleted."""
+    if row["version"] is None:
+        raise at_position(row["as_of"], await absent(services.pool, resource_type, what, row["as_of"]))
+    if not row["body"]:
+        raise at_position(row["as_of"], FhirError(410, "deleted", f"{resource_type}/{what} is the deletion: it has no content"))
+
+
+def at_position(position: int, error: FhirError) -> FhirError:
     """The error, with the header that says which position it is as of."""
-    error.headers = {**(headers or {}), HEADER: str(position)}
+    error.headers = {HEADER: str(position)}
     return error
+
+
+def version_number(text: str) -> int:
+    """0, which no version has, where it is no number."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
 
 
 def _representation(given: list[tuple[str, str]], resource_type: str) -> Representation:

@@ -1,0 +1,145 @@
+"""`$everything` of a Patient and of an ImagingStudy (R5 patient-operation-everything.html), in pages as of one position.
+
+Of a Patient: it, what is in its compartment, and what these refer to. Of an ImagingStudy, for which R5 has no such operation: it and
+its patient, its series and their index, findings with what was measured of them, what else refers to any of these (reports,
+Provenance), and what all of these refer to. What is only referred to is left out where it is about another patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+from fastapi import APIRouter, Request, Response
+
+from projections.fhir.definitions import compartments
+from projections.fhir.projection import SCHEMA
+from server.as_of import PARAMETER
+from server.audit.reads import saw_resources
+from server.auth.principals import Authenticated
+from server.fhir import representation
+from server.fhir.as_of import Given, asked_period, asked_position
+from server.fhir.bundles import bundle, links, opened_page, shown_bodies
+from server.fhir.gone import absent
+from server.fhir.neighbours import Key, Neighbours
+from server.fhir.outcome import FhirError
+from server.fhir.pages import Page
+from server.fhir.reading import at_position
+from server.fhir.representation import Representation
+from server.fhir.route import (
+    MAX_COUNT,
+    READ,
+    FhirRoute,
+    Reader,
+    base_url,
+    count_asked,
+    given_in_url,
+    known_only,
+    readable_types,
+    services_of,
+)
+from server.fhir.state import reached_position
+
+OPERATION = "$everything"
+TYPES = ("ImagingStudy", "Patient")
+PARAMETERS = ("_count", "_since", "_type", PARAMETER, *representation.PARAMETERS)
+_OF_A_STUDY = ("BodyStructure", "ImagingSelection", "Observation")
+"""Types of which a study's own are part of it, and so what refers to them too."""
+
+_BODIES = f"""
+    SELECT r.type, r.id, r.version, r.body, r.position_to, r.last_updated
+    FROM unnest($1::text[], $2::text[], $3::int[]) WITH ORDINALITY AS k (type, id, version, nth) CROSS JOIN LATERAL (
+        SELECT * FROM {SCHEMA}.resource WHERE type = k.type AND id = k.id AND version = k.version OFFSET 0
+    ) r
+    WHERE $4::timestamptz IS NULL OR r.last_updated >= $4
+    ORDER BY k.nth LIMIT $5
+"""
+
+router = APIRouter(route_class=FhirRoute)
+
+
+@router.api_route("/{resource_type}/{resource_id}/$everything", methods=READ)
+async def everything(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
+    services, given = services_of(request, resource_type), given_in_url(request)
+    if resource_type not in TYPES:
+        raise FhirError(404, "not-supported", f"{OPERATION} is of {' and '.join(TYPES)}: a {resource_type} has none")
+    page = opened_page(services, f"{resource_type}/{resource_id}/{OPERATION}", given)
+    is_first = page is None
+    if page is None:
+        known = known_only(request, given, PARAMETERS, OPERATION)
+        asked = await asked_position(services.pool, known)
+        page = Page(
+            resource_type=f"{resource_type}/{resource_id}/{OPERATION}",
+            parameters=[(name, value) for name, value in known if name != PARAMETER],
+            position=asked if asked is not None else await reached_position(services),
+            count=count_asked(known, MAX_COUNT),
+            total=None,
+        )
+    shown, since = Representation.asked(page.parameters), asked_period(page.parameters, "_since")
+    types = _types(page.parameters, reader)
+    shown.check(types)
+    focal = (resource_type, resource_id)
+    found = await (_of_patient if resource_type == "Patient" else _of_study)(Neighbours(services.pool, page.position), focal)
+    if focal not in found:
+        raise at_position(page.position, await absent(services.pool, resource_type, resource_id, page.position))
+    keys = sorted(key for key in found if key[0] in types and f"{key[0]}/{key[1]}" > page.after)
+    rows = await _rows(services.pool, keys, found, since[0] if since else None, page.count + 1)
+    more, rows = len(rows) > page.count, rows[: page.count]
+    saw_resources(request, (row["body"] for row in rows))
+    last = f"{rows[-1]['type']}/{rows[-1]['id']}" if more else None
+    bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
+    entries: list[dict[str, Any]] = [
+        {
+            "fullUrl": f"{base_url(request)}/{row['type']}/{row['id']}",
+            "resource": shown.of(row["type"], body),
+            "search": {"mode": "match"},
+        }
+        for row, body in zip(rows, bodies, strict=True)
+    ]
+    return bundle("searchset", page, links(request, services, page, is_first, last), entries, shown)
+
+
+async def _of_patient(near: Neighbours, focal: Key) -> dict[Key, int]:
+    own = await near.there([focal])
+    if own:
+        own |= await near.referring([focal], compartments()["Patient"].parameters)
+    return await _with_referred(near, own, {focal[1]})
+
+
+async def _of_study(near: Neighbours, focal: Key) -> dict[Key, int]:
+    own = await near.there([focal])
+    if own:
+        own |= _parts(await near.referring([focal]) | await near.there(await near.referred(own)))
+        own |= _parts(await near.there(await near.referred(own)))
+        own |= await near.referring(own)
+    patients = {patient for found in (await near.patients_of({focal: own[focal]} if own else {})).values() for patient in found}
+    about = await near.patients_of(own)
+    return await _with_referred(near, {key: own[key] for key in own if about.get(key, patients) <= patients}, patients)
+
+
+def _parts(found: Mapping[Key, int]) -> dict[Key, int]:
+    return {key: version for key, version in found.items() if key[0] in _OF_A_STUDY}
+
+
+async def _with_referred(near: Neighbours, own: dict[Key, int], patients: set[str]) -> dict[Key, int]:
+    """And what these refer to: of these patients, or of none."""
+    referred = await near.there(await near.referred(own) - own.keys())
+    about = await near.patients_of(referred)
+    return own | {key: version for key, version in referred.items() if about.get(key, patients) <= patients}
+
+
+async def _rows(pool: asyncpg.Pool, keys: list[Key], found: Mapping[Key, int], since: object, limit: int) -> list[asyncpg.Record]:
+    return list(
+        await pool.fetch(_BODIES, [key[0] for key in keys], [key[1] for key in keys], [found[key] for key in keys], since, limit)
+    )
+
+
+def _types(given: Given, reader: Authenticated) -> tuple[str, ...]:
+    """The types that are asked for, all unless ``_type`` says which; of those, the ones that may be read. Raises FhirError (400)."""
+    readable = readable_types(reader)
+    asked = {one.strip() for name, value in given if name == "_type" for one in value.split(",")}
+    unknown = sorted(asked - set(readable))
+    if unknown:
+        raise FhirError(400, "value", f"_type: there is no type {unknown[0]!r} that this token may read", "http._type")
+    return tuple(one for one in readable if not asked or one in asked)
