@@ -48,8 +48,12 @@ MENDED = {
     f"{PARAMETER}MedicationKnowledge-packaging-cost-concept": (
         "MedicationKnowledge.cost.cost.ofType(CodeableConcept)"
     ),
+    f"{PARAMETER}clinical-date": "CareTeam.period",
+    f"{PARAMETER}Device-serial-number": "Device.serialNumber | Device.identifier.where(type.coding.code = 'SNO').value",
 }
-"""Expressions for the parameters that R5 publishes without one."""
+"""Expressions for the parameters that R5 publishes without one; and what R5 left out of one (see _mended)."""
+SWAPPED = f"{PARAMETER}DocumentReference-relationship"
+"""A composite whose two components R5 gives each other's expression."""
 COMPONENT_TYPES = {
     f"{PARAMETER}DeviceDefinition-version": "string",
     f"{PARAMETER}Encounter-period": "date",
@@ -75,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         packages = arguments.packages or fetch(Path(folder))
-        resources = [resource for path in sorted(packages.glob("hl7.fhir.r5.*.tgz")) for resource in contents(path)]
+        resources = [resource for name in PACKAGES for resource in contents(packages / f"{name.replace('@', '-')}.tgz")]
     write(compile_parts(resources), arguments.output)
 
 
@@ -184,15 +188,31 @@ def _search_parameter(given: Json, types: dict[str, str]) -> SearchParameter:
         type=given["type"],
         url=given["url"],
         base=tuple(given["base"]),
-        expression=MENDED.get(given["url"], given.get("expression")),
+        expression=_mended(given),
         targets=tuple(sorted(given.get("target", []))),
         components=tuple(
-            ParameterComponent(one["definition"], types[one["definition"]], one["expression"]) for one in given.get("component", [])
+            ParameterComponent(one["definition"], types[one["definition"]], one["expression"]) for one in _components(given)
         ),
         comparators=tuple(given.get("comparator", [])),
         modifiers=tuple(given.get("modifier", [])),
         processing_mode=given.get("processingMode", "normal"),
     )
+
+
+def _mended(given: Json) -> str | None:
+    expression, mended = given.get("expression"), MENDED.get(given["url"])
+    if given["code"] == "date" and expression and mended:  # of many types, of which one was forgotten
+        return f"{expression} | {mended}"
+    return mended or expression
+
+
+def _components(given: Json) -> list[Json]:
+    components = given.get("component", [])
+    if given["url"] != SWAPPED:
+        return components
+    return [
+        {**one, "expression": other["expression"]} for one, other in zip(components, reversed(components), strict=True)
+    ]
 
 
 def _required(types: list[TypeDefinition]) -> set[str]:
