@@ -60,7 +60,8 @@ def made_by_sushi(folder: Path) -> dict[str, bytes]:
     if done.returncode or faults:
         sys.exit("\n".join([*faults, done.stderr]) or done.stdout)
     made = [msgspec.json.decode(path.read_bytes()) for path in sorted((folder / "fsh-generated" / "resources").glob("*.json"))]
-    return {f"{one['resourceType']}/{one['id']}": msgspec.json.encode(_with_profiles(one)) for one in made}
+    (version,) = (one["version"] for one in made if one["resourceType"] == "ImplementationGuide")
+    return {f"{one['resourceType']}/{one['id']}": msgspec.json.encode({**_with_profiles(one), "version": version}) for one in made}
 
 
 def _is_fault(line: str) -> bool:
@@ -71,6 +72,7 @@ def _with_profiles(definition: Json) -> Json:
     """The guide, whose examples say which profile they are of; anything else as it is."""
     if definition["resourceType"] != "ImplementationGuide":
         return definition
+    definition["definition"]["page"].pop("page")  # SUSHI writes an empty array, which FHIR has not
     for path in sorted(EXAMPLES.glob("*.json")):
         example: Json = msgspec.json.decode(path.read_bytes())
         target = {"reference": f"{example['resourceType']}/{example['id']}"}

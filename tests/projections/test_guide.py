@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -76,13 +77,14 @@ def test_the_page_lists_just_the_profiles_that_there_are() -> None:
 @pytest.mark.parametrize("resource_type", guide.TYPES)
 def test_definitions_are_r5(resource_type: str) -> None:
     model = get_fhir_model_class(resource_type)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     for one in guide.ids(resource_type):
         made = _definition(resource_type, one)
         model.model_validate(made)
-        assert made["id"] == one and made["status"] == "active" and made.get("description")
+        assert (made["id"], made["version"], made["status"]) == (one, version, "active") and made.get("description")
         named = one if resource_type == "ImplementationGuide" else made["url"].rpartition(":")[2]
         assert (made["url"], named) == (f"{GUIDE}:{resource_type}:{one}", one)
-        assert guide.by_url(made["url"]) == made == guide.by_url(f"{made['url']}|0.1.0")
+        assert guide.by_url(made["url"]) == made == guide.by_url(f"{made['url']}|{version}")
 
 
 def test_what_is_not_of_the_guide_is_not_there() -> None:

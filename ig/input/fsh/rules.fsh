@@ -23,5 +23,5 @@ RuleSet: AssertedByMachine
 RuleSet: IdentifiedBy(system)
 * identifier 1..1
 * identifier.system 1..1
-* identifier.system = "{system}" (exactly)
+* identifier.system = "{system}"
 * identifier.value 1..1

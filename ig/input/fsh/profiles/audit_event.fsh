@@ -20,11 +20,11 @@ Description: "Who looked at what: one for all alike accesses of a second, after 
 * agent ^short = "Who looked; a second one is on whose behalf"
 * agent.who.identifier 1..1
 * agent.who.identifier.system 1..1
-* agent.who.identifier.system = "urn:anamnesis:principal" (exactly)
+* agent.who.identifier.system = "urn:anamnesis:principal"
 * agent.requestor 1..1
 * source.observer.identifier 1..1
 * source.observer.identifier.system 1..1
-* source.observer.identifier.system = "urn:anamnesis:site" (exactly)
+* source.observer.identifier.system = "urn:anamnesis:site"
 * source.type 1..1
 * source.type = $SourceType#4
 * patient only Reference(PseudonymousPatient)

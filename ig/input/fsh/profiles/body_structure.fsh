@@ -18,11 +18,11 @@ Description: "One structure in one series as one segmenter saw it. Indexing agai
 * includedStructure.structure.coding ^slicing.rules = #open
 * includedStructure.structure.coding contains snomed 1..1 and radlex 0..1
 * includedStructure.structure.coding[snomed].system 1..1
-* includedStructure.structure.coding[snomed].system = $SCT (exactly)
+* includedStructure.structure.coding[snomed].system = $SCT
 * includedStructure.structure.coding[snomed].code 1..1
 * includedStructure.structure.coding[snomed] ^short = "The structure whatever its side; the side is the laterality"
 * includedStructure.structure.coding[radlex].system 1..1
-* includedStructure.structure.coding[radlex].system = $RadLex (exactly)
+* includedStructure.structure.coding[radlex].system = $RadLex
 * includedStructure.structure.coding[radlex].code 1..1
 * includedStructure.laterality from Sides (required)
 * excludedStructure 0..0

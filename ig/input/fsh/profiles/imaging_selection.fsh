@@ -7,7 +7,7 @@ Description: "A whole series as a thing to point at: FHIR cannot refer to a seri
 * insert Projected
 * insert IdentifiedBy(urn:dicom:uid)
 * identifier obeys dicom-uid
-* status = #available (exactly)
+* status = #available
 * subject 1..1
 * subject only Reference(PseudonymousPatient)
 * issued 1..1

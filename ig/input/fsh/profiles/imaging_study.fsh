@@ -13,11 +13,11 @@ Description: "A study with all its series and instances. Its id is derived from 
 * numberOfInstances 1..1
 * modality.coding 1..1
 * modality.coding.system 1..1
-* modality.coding.system = $DCM (exactly)
+* modality.coding.system = $DCM
 * modality.coding.code 1..1
 * series.modality.coding 1..1
 * series.modality.coding.system 1..1
-* series.modality.coding.system = $DCM (exactly)
+* series.modality.coding.system = $DCM
 * series.modality.coding.code 1..1
 * series.numberOfInstances 1..1
 * series.bodySite ^short = "The index of the findings of this series, once it was indexed"

@@ -20,10 +20,10 @@ Description: "One for each event of the log that changed something: what it chan
 * activity.coding ^slicing.rules = #closed
 * activity.coding contains lifecycle 1..1 and outcome 0..1
 * activity.coding[lifecycle].system 1..1
-* activity.coding[lifecycle].system = $Lifecycle (exactly)
+* activity.coding[lifecycle].system = $Lifecycle
 * activity.coding[lifecycle].code 1..1
 * activity.coding[outcome].system 1..1
-* activity.coding[outcome].system = Canonical(IndexingOutcome) (exactly)
+* activity.coding[outcome].system = Canonical(IndexingOutcome)
 * activity.coding[outcome].code 1..1
 * activity.coding[outcome] from IndexingOutcomes (extensible)
 * agent 1..1

@@ -3,6 +3,7 @@ Id: sides
 Title: "Sides"
 Description: "Left and right."
 * insert Canonical(ValueSet, sides)
+* ^copyright = "Holds content of SNOMED CT, which is copyright of SNOMED International."
 * $SCT#7771000 "Left"
 * $SCT#24028007 "Right"
 
