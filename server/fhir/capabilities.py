@@ -1,30 +1,28 @@
-"""GET /fhir/metadata: what this server can do (R5 capabilitystatement.html)."""
+"""GET /fhir/metadata: what this server can do (R5 capabilitystatement.html), from the table of what is served."""
 
 from __future__ import annotations
 
 import importlib.metadata
+from functools import lru_cache
 from typing import Any
 
+from projections.fhir import guide
 from projections.fhir.projection import TYPES
 from server.as_of import HEADER, PARAMETER
 from server.fhir.parameters import supported
+from server.fhir.served import CONDITIONS, INTERACTIONS, OPERATIONS, Routes, is_served
 
-PUBLISHED = "2026-11-20"
-
+PUBLISHED = "2026-11-21"
 
 _AS_OF = (
     "The position of the log (digits), or the instant or date (its end), as of which to answer: on read, vread, history and search."
     " The answer is, byte for byte, what it was when the log ended there, less the subjects that were erased since."
 )
-_INTERACTIONS = {
-    "read": f"takes {PARAMETER}",
-    "vread": f"takes {PARAMETER}: as of an earlier position, later versions are not there",
-    "history-instance": f"takes _at, _since, _count and {PARAMETER}",
-    "search-type": f"takes {PARAMETER}; pages are as of one position",
-}
 
 
-def capability_statement(base: str) -> dict[str, Any]:
+@lru_cache(maxsize=8)
+def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
+    system = {one.code: one.says for one in INTERACTIONS if one.level == "system" and is_served(one, routes)}
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -39,18 +37,25 @@ def capability_statement(base: str) -> dict[str, Any]:
                 "mode": "server",
                 "documentation": f"Every answer says in the header {HEADER} which position of the log it is as of.",
                 "security": {"description": "Bearer tokens; scope fhir:read, and identities:read for names"},
-                "resource": [_resource(resource_type) for resource_type in TYPES],
+                "resource": [_resource(resource_type, routes) for resource_type in TYPES],
+                "interaction": [{"code": code, "documentation": says} for code, says in system.items()],
                 "searchParam": [{"name": PARAMETER, "type": "special", "documentation": _AS_OF}],
             }
         ],
     }
 
 
-def _resource(resource_type: str) -> dict[str, Any]:
-    return {
-        "type": resource_type,
-        "interaction": [{"code": code, "documentation": said} for code, said in _INTERACTIONS.items()],
+def _resource(resource_type: str, routes: Routes) -> dict[str, Any]:
+    interactions = {one.code: one.says for one in INTERACTIONS if one.level == "type" and is_served(one, routes)}
+    operations = {one.name: one.definition for one in OPERATIONS if resource_type in one.types and is_served(one, routes)}
+    made: dict[str, Any] = {"type": resource_type}
+    if resource_type in guide.PROFILES:
+        made["supportedProfile"] = [guide.profile_url(one) for one in guide.PROFILES[resource_type]]
+    return made | {
+        "interaction": [{"code": code, "documentation": says} for code, says in interactions.items()],
         "versioning": "versioned",
         "readHistory": True,
+        **{one.element: one.value for one in CONDITIONS if is_served(one, routes)},
         "searchParam": [{"name": name, "type": kind} for name, kind in sorted(supported(resource_type).items())],
+        "operation": [{"name": name, "definition": definition} for name, definition in operations.items()],
     }

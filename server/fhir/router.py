@@ -12,6 +12,7 @@ from server.fhir.capabilities import capability_statement
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, base_url, given_in_url, known_only
+from server.fhir.served import routes_of
 
 router = APIRouter(prefix="/fhir", route_class=FhirRoute, tags=["FHIR"])
 
@@ -19,7 +20,7 @@ router = APIRouter(prefix="/fhir", route_class=FhirRoute, tags=["FHIR"])
 @router.api_route("/metadata", methods=READ)
 async def metadata(request: Request, reader: Annotated[Authenticated, Depends(requires("fhir:read"))]) -> Response:
     given = known_only(request, given_in_url(request), ("_format", "_pretty"), "metadata")
-    return Response(Representation.asked(given).encode(capability_statement(base_url(request))), media_type=FHIR_JSON)
+    return Response(Representation.asked(given).encode(capability_statement(base_url(request), routes_of(request.app))), media_type=FHIR_JSON)
 
 
 for _part in (everything, meta, histories, searching, reading):
