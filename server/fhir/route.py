@@ -48,7 +48,7 @@ Reader = Annotated[Authenticated, Depends(reads("fhir:read", "fhir"))]
 def services_of(request: Request, resource_type: str | None = None) -> Services:
     """The services, if the resource type is one that is served to who asks. Raises FhirError (404), ScopeMissing."""
     if resource_type is not None and resource_type not in TYPES:
-        raise FhirError(404, "not-supported", f"this server has no {resource_type}; it has {', '.join(TYPES)}")
+        raise FhirError(404, "not-supported", "no resource type of this name is served: the CapabilityStatement lists those that are")
     if "\0" in request.path_params.get("resource_id", ""):
         raise FhirError(404, "not-found", "no id holds a NUL character, nor can PostgreSQL look for one")
     if resource_type == "AuditEvent" and not request.state.authenticated.may(AUDIT_SCOPE):

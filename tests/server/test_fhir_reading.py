@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -18,9 +20,13 @@ from starlette.requests import Request
 
 from projections.fhir.projection import SCHEMA, TYPES
 from projections.fhir.vocabulary import index_id, study_id
+from server.app import create_app
 from server.fhir.changes import _EARLIEST_FIRST, _LATEST_FIRST
+from server.fhir.history import PARAMETERS as HISTORY_PARAMETERS
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.preferences import Preferences, preferences
+from server.fhir.searching import PARAMETERS as SEARCH_PARAMETERS
+from server.services import open_services
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 STUDY = "1.2.840.9.1"
@@ -319,6 +325,16 @@ async def test_totals_are_counted_where_they_are_wanted(site: Site) -> None:
     says(await ask(site, "/fhir/Observation?_total=some"), 400, "http._total")
 
 
+async def test_links_stand_where_the_server_was_started_anew(site: Site) -> None:
+    """They are sealed by a key of the deployment, so another process over the same database opens them, with the same bytes."""
+    links = [next_of(await bundle(site, f"{path}?_count=1")) for path in ("/fhir/_history", "/fhir/Provenance", f"{INDEX}/_history")]
+    told = [(await ask(site, str(link))).content for link in links]
+    async with open_services(site.services.settings, dimse=False) as services:
+        transport = httpx.ASGITransport(create_app(services))
+        async with httpx.AsyncClient(transport=transport, base_url="http://site.test", headers=await site.headers(*SCOPES)) as another:
+            assert [(await another.get(str(link))).content for link in links] == told
+
+
 @pytest.mark.parametrize("path", ["/fhir/_history", "/fhir/Provenance/_history", "/fhir/Provenance"])
 async def test_pages_neither_skip_nor_repeat_while_writes_go_on(site: Site, path: str) -> None:
     """Among the writes are new versions of what is on pages still to come."""
@@ -334,6 +350,24 @@ async def test_pages_neither_skip_nor_repeat_while_writes_go_on(site: Site, path
         page = await bundle(site, following)
         seen += keys(page["entry"])
     assert seen == expected
+
+
+NASTY = ["", "0", "-1", "1", "²", "9" * 30, "true", "x" * 3000, "\0", "%", "a,b", "2024", "2024-02-30", "9999-12-31T23:59:60Z", "+", "\ud7ff", "😀", "'; --"]
+
+
+async def test_no_query_is_too_strange_to_be_answered(site: Site) -> None:
+    rng = random.Random(4)
+    names = [*HISTORY_PARAMETERS, *SEARCH_PARAMETERS, "_page", "_asof", "", "\0", "ümlaut", "_type", "_id", "identifier"]
+    paths = [IMAGING_STUDY, f"{IMAGING_STUDY}/_history", f"{IMAGING_STUDY}/_history/1", "/fhir/_history", "/fhir/Patient/_history", "/fhir/Patient"]
+    paths += [f"{IMAGING_STUDY}/$everything", f"{IMAGING_STUDY}/$meta", "/fhir/metadata", f"/fhir/Patient/{'x' * 3000}", "/fhir/%F0%9F%98%80/1"]
+    headers = ["if-none-match", "if-modified-since", "accept", "prefer"]
+    for _ in range(600):
+        query = [(rng.choice(names), rng.choice(NASTY)) for _ in range(rng.randint(0, 3))]
+        url = f"{rng.choice(paths)}?{urlencode(query)}"
+        answer = await ask(site, url, **({rng.choice(headers): rng.choice([one for one in NASTY if one.isascii() and one != chr(0)])}))
+        assert answer.status_code in (200, 304, 400, 404, 406), (url, answer.status_code)
+        if answer.status_code >= 400:
+            get_fhir_model_class("OperationOutcome").model_validate(answer.json())
 
 
 async def test_histories_walk_an_index_and_read_no_row_in_vain(site: Site) -> None:
