@@ -39,6 +39,14 @@ class RecordVersionConflict(DomainError):
     """Raised when a clinical record changed since the version that the command names."""
 
 
+class RecordErased(DomainError):
+    """Raised when a clinical record is changed whose content went with an erased subject."""
+
+
+class RecordOfAnotherSubject(DomainError):
+    """Raised when a clinical record would become one of another subject than it is of."""
+
+
 class SubjectUnknown(DomainError):
     """Raised when something is said of a subject that was never registered."""
 

@@ -22,6 +22,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all events. A stored event's meaning never changes: a changed shape is a new ``SCHEMA_VERSION``."""
 
     SCHEMA_VERSION: typing.ClassVar[int] = 1
+    EXACT_DECIMALS: typing.ClassVar[bool] = False
+    """Numbers with a point in sealed fields read as Decimal: 1.50 says more of a measurement than 1.5 (R5 datatypes.html#decimal)."""
 
     def scope(self) -> frozenset[str]:
         """What this event is about, as tags (``study:1.2.3``, ``series:…``, ``subject:…``, ``dataset:…``).

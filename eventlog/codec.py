@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,9 @@ from eventlog.upcasters import UPCASTERS
 MAX_DATA_BYTES = 64 * 1024 * 1024
 """A bound against a runaway event; what a decider makes stays below 2 MiB."""
 
-_ENCODER = msgspec.json.Encoder(order="sorted")
+_ENCODER = msgspec.json.Encoder(order="sorted", decimal_format="number")
+_EXACT = msgspec.json.Decoder(float_hook=Decimal)
+"""For types with ``EXACT_DECIMALS``."""
 _PLAIN, _DEFLATED = b"\x01", b"\x02"
 
 
@@ -47,7 +50,7 @@ def encode(event: Event, event_id: UUID, key: SubjectKey | None) -> bytes:
         data = _ENCODER.encode(event)
     else:
         assert key is not None, "an event with identifying fields needs its subject's key"
-        tree: dict[str, Any] = msgspec.to_builtins(event)
+        tree: dict[str, Any] = msgspec.to_builtins(event, builtin_types=(Decimal,))
         identifying = {name: tree.pop(name) for name in marked}
         tree["sealed"] = _seal(_ENCODER.encode(identifying), type(event).__name__, event_id, key)
         data = _ENCODER.encode(tree)
@@ -73,7 +76,8 @@ def decode(
     sealed = tree.pop("sealed", None)
     key = keys.get(tree.get("subject_id", ""))
     if sealed is not None and key is not None:
-        tree.update(msgspec.json.decode(_open(sealed, type_name, event_id, key)))
+        opened = _open(sealed, type_name, event_id, key)
+        tree.update(_EXACT.decode(opened) if cls.EXACT_DECIMALS else msgspec.json.decode(opened))
     upcast = UPCASTERS.upcast(type_name, schema_version, cls.SCHEMA_VERSION, tree)
     if upcast is None:
         raise UnknownEventType(type_name, schema_version, position)

@@ -186,6 +186,14 @@ class EventLog:
             f"SELECT {_COLUMNS} FROM event WHERE stream = $1 AND version > $2 ORDER BY version", stream, after_version
         )
 
+    async def read_last(self, streams: Sequence[str]) -> list[RecordedEvent]:
+        """The last event of each of these streams that has one."""
+        return await self._fetch(
+            f"SELECT e.* FROM unnest($1::text[]) AS s (stream) CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM event WHERE stream = s.stream"
+            " ORDER BY version DESC LIMIT 1) e",
+            streams,
+        )
+
     async def read(
         self, after: int, limit: int = 500, types: Collection[type[Event]] | None = None
     ) -> list[RecordedEvent]:

@@ -50,3 +50,9 @@ def _(data: Data) -> Data:
 def _(data: Data) -> Data:
     """Version 2 seals ``detail``, which version 1 has in the clear."""
     return data
+
+
+@UPCASTERS.register("ClinicalRecordDeleted", from_version=1)
+def _(data: Data) -> Data:
+    """Version 2 names the subject, which version 1 left to what was written before."""
+    return {**data, "subject_id": ""}

@@ -25,7 +25,7 @@ from domain.intake import FileRefused
 from domain.series import IndexingFailed, IndexingRefused, InstanceConflicted, InstancesStored, SeriesIndexed
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
-from projections.fhir.projection import TYPES
+from projections.fhir.projection import CURATED
 
 DCMTK = {**os.environ, "TCP_NODELAY": "1"}
 PROPOSE = {
@@ -188,7 +188,7 @@ def all_is_served(site: Site, served: dict[str, str], sent: Sent) -> None:
             answer = client.get(f"/dicomweb{path}", headers={"Accept": "application/dicom"})
             assert answer.status_code == 200, answer.text
             assert data_set(answer.content) in sent[uid]
-        for type_ in TYPES:
+        for type_ in CURATED:
             assert everything_of(client, type_) > 0, type_
 
 

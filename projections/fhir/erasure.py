@@ -1,6 +1,7 @@
 """What an erasure takes out of the FHIR tables: every version of every resource about the subject, its studies and series.
 
 Found by reference, from the Patient and the imaging resources outwards, so that a type of resource that comes later goes too.
+What clients wrote goes with the subject that it is of, and never because it points to something of another one.
 What remains is the Provenance of the erasure, and which resources there once were (a read of them answers 410 Gone).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncpg
 
 from domain.subject import SubjectErased
+from projections.fhir import clinical
 from projections.fhir.search_rows import REFERENCES
 from projections.fhir.vocabulary import index_id, selection_id, study_id
 
@@ -31,6 +33,7 @@ _SEARCH_TABLES = ("token", "reference", "date")
 _REFERRING = """
 SELECT DISTINCT r.type, r.id FROM reference r
 WHERE r.type = ANY($1) AND r.param = ANY($2) AND r.target = ANY($3)
+    AND NOT EXISTS (SELECT FROM record c WHERE c.type = r.type AND c.id = r.id)
 """
 
 
@@ -43,6 +46,7 @@ async def purge(erased: SubjectErased, position: int, connection: asyncpg.Connec
     named += [("ImagingStudy", study_id(uid)) for uid in erased.study_uids]
     for uid in erased.series_uids:
         named += [("ImagingSelection", selection_id(uid)), ("BodyStructure", index_id(uid))]
+    named += await clinical.of_subject(erased.subject_id, connection)
     doomed = await _with_referring(named, connection)
     types, ids = [key[0] for key in doomed], [key[1] for key in doomed]
     known = await connection.fetch(
@@ -51,7 +55,7 @@ async def purge(erased: SubjectErased, position: int, connection: asyncpg.Connec
         types,
         ids,
     )
-    for table in ("resource", *_SEARCH_TABLES):
+    for table in ("resource", "record", *_SEARCH_TABLES):
         await connection.execute(
             f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT r.row_id FROM unnest($1::text[], $2::text[]) AS k (type, id)"
             f" CROSS JOIN LATERAL (SELECT ctid AS row_id FROM {table} WHERE type = k.type AND id = k.id OFFSET 0) r))",

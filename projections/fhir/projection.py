@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 
 from domain.access import AccessesRecorded
+from domain.clinical_record import ClinicalRecordDeleted, ClinicalRecordWritten
 from domain.event import Event
 from domain.findings import finding_key
 from domain.intake import FileRefused
@@ -23,9 +24,10 @@ from domain.series import (
 from domain.signature import EventSigned
 from domain.study import StudyRegistered, StudySubjectDisputed
 from domain.subject import SubjectDemographicsChanged, SubjectErased, SubjectRegistered
-from eventlog.envelope import RecordedEvent
-from projections.fhir import erasure, findings, study, subject
+from eventlog.envelope import RecordedEvent, instant
+from projections.fhir import clinical, erasure, findings, study, subject
 from projections.fhir.audit_event import audit_event_id, audit_events
+from projections.fhir.definitions import resource_types
 from projections.fhir.provenance import provenance, signed_provenance
 from projections.fhir.tables import STATEMENTS
 from projections.fhir.versions import Key, Versions
@@ -41,9 +43,12 @@ from projections.fhir.vocabulary import (
 )
 from projections.parts import cut_at_erasures
 
-NAME, VERSION = "fhir", 2
+NAME, VERSION = "fhir", 3
 SCHEMA = f"{NAME}_v{VERSION}"
-TYPES = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance", "AuditEvent")
+CURATED = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance", "AuditEvent")
+"""Types of which the log itself implies resources; clients may write others of some of these."""
+TYPES = resource_types()
+"""Every type that may be read."""
 
 
 class FhirProjection:
@@ -66,9 +71,11 @@ class FhirProjection:
             FileRefused,
             SubjectErased,
             AccessesRecorded,
+            ClinicalRecordWritten,
+            ClinicalRecordDeleted,
         }
     )
-    statements = (*STATEMENTS, *erasure.STATEMENTS)
+    statements = (*STATEMENTS, *clinical.STATEMENTS, *erasure.STATEMENTS)
 
     async def apply(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
         for part, erased in cut_at_erasures(batch):
@@ -101,6 +108,9 @@ async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
             for one in audit_events(event, recorded):
                 await put(one)
             return
+        case ClinicalRecordWritten() | ClinicalRecordDeleted():
+            await _record(event, recorded, versions)
+            return
         case SubjectRegistered() | SubjectDemographicsChanged():
             await put(subject.patient(event))
         case StudyRegistered():
@@ -127,6 +137,17 @@ async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
         case IndexingRequested() | IndexingRefused() | IndexingFailed():
             targets.append(reference("ImagingSelection", selection_id(event.series_uid)))
     await versions.put(provenance(recorded, targets, sources, subject_id), recorded)
+
+
+async def _record(event: ClinicalRecordWritten | ClinicalRecordDeleted, recorded: RecordedEvent, versions: Versions) -> None:
+    if isinstance(event, ClinicalRecordWritten):
+        target = await clinical.write(event, recorded, versions)
+    else:
+        target = clinical.delete(event, recorded, versions)
+    if target is not None:
+        said = provenance(recorded, [target], [], clinical.patient_of(event))
+        said["meta"] = {"versionId": "1", "lastUpdated": instant(recorded.recorded_at)}
+        versions.put_numbered(said, 1, recorded)
 
 
 async def _index(event: SeriesIndexed, recorded: RecordedEvent, versions: Versions, put) -> None:  # type: ignore[no-untyped-def]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
+from domain.clinical_record import ClinicalRecordWritten
 from domain.intake import FileRefused
 from domain.principal import PrincipalKind
 from domain.review import FindingReviewed
@@ -40,8 +41,11 @@ ACTIVITIES = {
     "FindingReviewed": ("verify", "Verify Record Lifecycle Event"),
     "SubjectErased": ("destroy", "Destroy/Delete Record Lifecycle Event"),
     "EventSigned": ("attest", "Attest Record Lifecycle Event"),
+    "ClinicalRecordWritten": ("originate", "Originate/Retain Record Lifecycle Event"),
+    "ClinicalRecordDeleted": ("deprecate", "Deprecate Record Lifecycle Event"),
 }
 """Event type → code and display of ISO 21089 lifecycle events."""
+_AMENDED = ("amend", "Amend (Update) Record Lifecycle Event")
 
 
 _SIGNATURE_TYPES = {
@@ -70,6 +74,8 @@ def signed_provenance(before: Json, event: EventSigned) -> Json:
 def provenance(recorded: RecordedEvent, targets: Sequence[Json], sources: Sequence[Json], subject_id: str | None) -> Json:
     """``targets`` at the versions that this event made; ``sources`` what they were made from."""
     code, display = ACTIVITIES[recorded.type]
+    if isinstance(recorded.event, ClinicalRecordWritten) and recorded.event.record_version > 1:
+        code, display = _AMENDED
     made: Json = {
         "resourceType": "Provenance",
         "id": str(recorded.event_id),

@@ -13,6 +13,7 @@ from projections.fhir.search_rows import DateRow, ReferenceRow, TokenRow, search
 from projections.fhir.vocabulary import Json
 
 Key = tuple[str, str]
+_DELETED: Json = {}
 VERSIONS_BETWEEN = 100
 """Whose search rows are made before the loop may send more."""
 
@@ -29,7 +30,7 @@ _END = """
 UPDATE resource SET position_to = e.until
 FROM (
     SELECT r.row_id, k.until FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[]) AS k (type, id, version, until) CROSS JOIN LATERAL (
-        SELECT ctid AS row_id FROM resource WHERE type = k.type AND id = k.id AND version = k.version OFFSET 0
+        SELECT ctid AS row_id FROM resource WHERE type = k.type AND id = k.id AND version = k.version AND position_to IS NULL OFFSET 0
     ) r
 ) e
 WHERE resource.ctid = e.row_id
@@ -47,10 +48,11 @@ class _Version(msgspec.Struct):
 
 class Versions:
     def __init__(self, connection: asyncpg.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._current: dict[Key, _Version | None] = {}
         self._made: list[tuple[Key, _Version]] = []
         self._ended: dict[tuple[Key, int], int] = {}
+        self._rows: dict[str, list[tuple[object, ...]]] = {}
 
     async def fetch(self, keys: Iterable[Key]) -> None:
         """Reads the current versions of these resources in one query, as far as they are not known."""
@@ -58,7 +60,7 @@ class Versions:
         if not wanted:
             return
         self._current.update(dict.fromkeys(wanted))
-        rows = await self._connection.fetch(
+        rows = await self.connection.fetch(
             _CURRENT,
             [key[0] for key in wanted],
             [key[1] for key in wanted],
@@ -95,9 +97,33 @@ class Versions:
         self._made.append((key, made))
         return number
 
+    def put_numbered(self, body: Json, number: int, recorded: RecordedEvent) -> None:
+        """Makes the version of this number, which the event itself tells: nothing has to be read. ``body`` has its meta."""
+        self._put_numbered((body["resourceType"], body["id"]), number, body, recorded)
+
+    def put_end(self, key: Key, number: int, recorded: RecordedEvent) -> None:
+        """Makes the version that says that the resource was deleted. It holds at no position, so that no search has to leave it out."""
+        self._put_numbered(key, number, _DELETED, recorded)
+        self._made[-1][1].position_to = recorded.position
+        self._current[key] = None
+
+    def _put_numbered(self, key: Key, number: int, body: Json, recorded: RecordedEvent) -> None:
+        before = self._current.get(key)
+        if before is not None:
+            before.position_to = recorded.position
+        if number > 1 and (before is None or not before.is_new):
+            self._ended[key, number - 1] = recorded.position
+        made = _Version(number, body, recorded.position, None, recorded.recorded_at, True)
+        self._current[key] = made
+        self._made.append((key, made))
+
+    def add_row(self, table: str, row: tuple[object, ...]) -> None:
+        """A row of a table that is no version and no search row."""
+        self._rows.setdefault(table, []).append(row)
+
     async def write(self) -> None:
         """Writes what was made, in a few statements whatever the batch holds."""
-        connection = self._connection
+        connection = self.connection
         if self._ended:
             await connection.execute(
                 _END,
@@ -107,7 +133,7 @@ class Versions:
                 list(self._ended.values()),
             )
         rows = [
-            (kind, resource_id, made.version, made.position_from, made.position_to, made.last_updated, msgspec.json.encode(made.body).decode("utf-8"))
+            (kind, resource_id, made.version, made.position_from, made.position_to, made.last_updated, _text(made.body))
             for (kind, resource_id), made in self._made
         ]
         # PostgreSQL takes the versions in while their search rows are worked out.
@@ -119,6 +145,8 @@ class Versions:
             for nth, (_, made) in enumerate(self._made):
                 if nth % VERSIONS_BETWEEN == 0:
                     await asyncio.sleep(0)
+                if made.body is _DELETED:
+                    continue
                 found = search_rows(made.body, made.version)
                 tokens += found.tokens
                 references += found.references
@@ -128,6 +156,16 @@ class Versions:
         await _copy(connection, "token", tokens)
         await _copy(connection, "reference", references)
         await _copy(connection, "date", dates)
+        for table, added in self._rows.items():
+            await _copy(connection, table, added)
+
+
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+def _text(body: Json) -> str:
+    """As it is stored and answered; nothing of what is deleted."""
+    return _ENCODER.encode(body).decode("utf-8") if body is not _DELETED else ""
 
 
 async def _copy(connection: asyncpg.Connection, table: str, rows: list) -> None:  # type: ignore[type-arg]

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.access import Action, Outcome
 from domain.principal import Principal
+from projections.fhir.patients import patient_id, patient_references
 from projections.fhir.projection import TYPES
 from server.audit.recorder import ANONYMOUS, AccessRecorder
 from server.auth.principals import PROBE
@@ -50,17 +51,19 @@ class _Seen(msgspec.Struct):
     parameters: list[str] = []
 
 
-class _Reference(msgspec.Struct):
-    reference: str = ""
-
-
 class _Body(msgspec.Struct):
-    """The few elements of a resource that tell whose it is."""
+    """The few elements of a resource that tell whose it is (projections.fhir.patients)."""
 
     resourceType: str = ""
     id: str = ""
-    subject: _Reference | None = None
-    patient: _Reference | None = None
+    subject: Any = None
+    patient: Any = None
+    for_: Any = msgspec.field(name="for", default=None)
+    beneficiary: Any = None
+    candidate: Any = None
+    deliverFor: Any = None
+    actor: Any = None
+    link: Any = None
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -249,7 +252,7 @@ def _subjects(bodies: Sequence[str | bytes]) -> set[str]:
             continue
         if body.resourceType == "Patient":
             found.add(body.id)
-        for one in (body.subject, body.patient):
-            if one is not None and one.reference.startswith("Patient/"):
-                found.add(one.reference.removeprefix("Patient/").split("/")[0])
+            continue
+        named = patient_references(msgspec.structs.asdict(body) | {"for": body.for_})
+        found.update(one for _, written in named if (one := patient_id(written)) is not None)
     return found

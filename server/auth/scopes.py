@@ -4,6 +4,7 @@ from __future__ import annotations
 
 SCOPES = {
     "fhir:read": "read and search FHIR resources, subjects by pseudonym",
+    "fhir:write": "create, update and delete FHIR resources that clients write",
     "dicom:read": "QIDO-RS and WADO-RS; headers and pixels hold identities",
     "dicom:write": "STOW-RS",
     "identities:read": "names, birth dates and record numbers in FHIR answers",

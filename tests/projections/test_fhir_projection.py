@@ -30,7 +30,7 @@ from domain.subject import Demographics, SubjectDemographicsChanged, SubjectRegi
 from eventlog.envelope import NewEvent, StreamAppend
 from eventlog.log import EventLog
 from projections.digest import table_digests
-from projections.fhir.projection import FhirProjection
+from projections.fhir.projection import SCHEMA, FhirProjection
 from projections.fhir.vocabulary import index_id, observation_id, selection_id, study_id
 from projections.runner import Runner
 
@@ -172,7 +172,7 @@ async def project(log: EventLog, events: Sequence[Event]) -> None:
 async def bodies(log: EventLog, resource_type: str | None = None) -> list[dict[str, Any]]:
     """Every version, in the order in which they were made."""
     rows = await log.pool.fetch(
-        "SELECT body FROM fhir_v2.resource WHERE $1::text IS NULL OR type = $1 ORDER BY position_from, type, id", resource_type
+        f"SELECT body FROM {SCHEMA}.resource WHERE $1::text IS NULL OR type = $1 ORDER BY position_from, type, id", resource_type
     )
     return [msgspec.json.decode(row["body"]) for row in rows]
 
@@ -239,7 +239,7 @@ async def test_any_history_is_valid_r5_and_the_same_in_batches_of_any_size(event
 async def test_versions_follow_each_other_without_gap_or_overlap(event_log: EventLog) -> None:
     await project(event_log, EVERY_KIND)
     rows = await event_log.pool.fetch(
-        "SELECT type, id, version, position_from, position_to FROM fhir_v2.resource ORDER BY type, id, version"
+        f"SELECT type, id, version, position_from, position_to FROM {SCHEMA}.resource ORDER BY type, id, version"
     )
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         assert row["position_to"] is None or row["position_from"] < row["position_to"]

@@ -17,6 +17,7 @@ from archive_history import append_studies, subject_of
 from running_site import free_port
 from served_site import Site, served_site
 
+from projections.fhir.projection import SCHEMA
 from projections.fhir.vocabulary import study_id
 from projections.projection import schema_name
 from projections.rebuild import Progress, rebuild
@@ -153,7 +154,7 @@ async def test_a_rebuild_that_dies_leaves_the_live_read_model_and_the_next_one_c
         except asyncpg.PostgresError:
             pass
         assert started.is_set()
-        assert await pool.fetchval("SELECT count(*) FROM fhir_v2.resource") > 0
+        assert await pool.fetchval(f"SELECT count(*) FROM {SCHEMA}.resource") > 0
         await pool.execute(f"CREATE SCHEMA {beside(projection)}")  # as a killed process leaves it
         await pool.execute(f"CREATE SCHEMA {schema_name(projection)}_old_7")
         await rebuild(site.services.log, projection, grace_s=0.0)

@@ -20,6 +20,7 @@ from eventlog.errors import UnknownEventType
 from eventlog.log import EventLog
 from eventlog.upcasters import UPCASTERS
 from projections.checkpoint import Status, wait_for
+from projections.fhir.projection import SCHEMA
 from projections.runner import Runner
 
 
@@ -157,7 +158,7 @@ async def test_a_read_model_that_was_never_complete_is_not_read(embedded_server:
         with a_later_release():
             await append(log, StudyFrozen(study_uid="1.2.1"))
         # As the first start of a new version finds it: no tables yet, and a log that is not empty.
-        await pool.execute("DROP SCHEMA fhir_v2 CASCADE")
+        await pool.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
         await pool.execute("DELETE FROM projection_checkpoint WHERE name = 'fhir'")
         site.services.complete.clear()
         await Runner(log, site.services.runner.projections).catch_up()

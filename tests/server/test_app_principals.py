@@ -86,7 +86,7 @@ async def test_no_route_answers_without_a_principal(site: Site) -> None:
 async def test_no_route_answers_a_principal_without_its_scope(site: Site) -> None:
     """For each route there is exactly one kind of scope; a token with all the others gets nothing."""
     needed = {
-        "/fhir": {"fhir:read"},
+        "/fhir": {"fhir:read", "fhir:write"},
         "/dicomweb": {"dicom:read", "dicom:write"},
         "/metrics": {"metrics:read"},
         "/audit": {"audit:read"},

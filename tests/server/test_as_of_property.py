@@ -29,7 +29,7 @@ from served_site import Site, served_site
 from domain.principal import device
 from domain.subject import SubjectErased
 from eventlog.envelope import NewEvent, StreamAppend
-from projections.fhir.projection import TYPES
+from projections.fhir.projection import CURATED
 from projections.fhir.vocabulary import index_id, observation_id, selection_id, study_id
 from projections.rebuild import rebuild
 from server.services import projections
@@ -50,8 +50,8 @@ READS = [
     for history in ("", "/_history/1", "/_history/2", "/_history", "/_history?_count=1")
 ]
 SEARCHES = [
-    *TYPES,
-    *(f"{resource_type}?_count=2" for resource_type in TYPES),
+    *CURATED,
+    *(f"{resource_type}?_count=2" for resource_type in CURATED),
     f"Patient?_id={subject_id(0)},{subject_id(1)}",
     "Patient?gender=female",
     "ImagingStudy?modality=SEG",

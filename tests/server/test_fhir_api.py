@@ -309,7 +309,7 @@ async def test_an_unknown_parameter_is_left_out_where_the_client_prefers_that(se
         ("/Patient/none/_history/1", 404),
         (f"/ImagingStudy/{ONE}/_history/99", 404),
         (f"/ImagingStudy/{ONE}/_history/²", 404),
-        ("/Condition", 404),
+        ("/Conditions", 404),
         ("/Condition/1", 404),
         ("/a/b/c/d", 404),
         ("/Patient/a%00b", 404),
@@ -328,7 +328,7 @@ async def test_every_error_is_an_operation_outcome(server: Server, path: str, st
 
 
 async def test_what_is_not_served_is_refused_by_name(server: Server) -> None:
-    response = await server.client.put("/Patient/1", json={})
+    response = await server.client.put("/Patient/1/_history", json={})
     says(response, 405)
     assert "GET" in response.headers["allow"]
     says(await server.client.get("/Patient", headers={"Accept": "application/fhir+xml"}), 406)

@@ -1,0 +1,1 @@
+"""Writing through FHIR: what a client asks for becomes decisions of clinical records, and one append for all of them."""

@@ -1,0 +1,309 @@
+"""From interactions to one append: who is meant, what stands, what is decided; and again from the start when somebody was faster.
+
+All streams of a call are appended to or none is, so a transaction is a call with many interactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from domain.clinical_record import ClinicalRecord, WriteRecord, delete_record, write_record
+from domain.errors import DomainError, RecordErased, RecordNotFound, RecordOfAnotherSubject, RecordVersionConflict
+from domain.event import Event
+from domain.ids import record_stream
+from eventlog.envelope import NewEvent, StreamAppend, new_event_id
+from eventlog.errors import EventTooLarge, SubjectKeyDestroyed, VersionConflict
+from projections.checkpoint import wait_for
+from projections.errors import ProjectionBehind
+from projections.fhir.projection import CURATED, SCHEMA, FhirProjection
+from projections.fhir.vocabulary import Json
+from server.auth.principals import Authenticated
+from server.fhir.as_of import Given
+from server.fhir.outcome import FhirError
+from server.fhir.writing import incoming
+from server.fhir.writing.interaction import Interaction, Written
+from server.fhir.writing.matching import caught_up, conditional_id, matches
+from server.fhir.writing.records import Key, load_records
+from server.fhir.writing.references import Links, conditional_references
+from server.fhir.writing.whose import Patients
+from server.services import Services
+
+MAX_ATTEMPTS = 30
+_REFUSALS: Mapping[type[DomainError], tuple[int, str]] = {
+    RecordVersionConflict: (412, "conflict"),
+    RecordErased: (410, "deleted"),
+    RecordOfAnotherSubject: (422, "business-rule"),
+}
+INSTEAD: Mapping[str, str] = {
+    "Patient": "a Patient comes from its images (STOW-RS, C-STORE, `anamnesis ingest`): clients cannot write one yet",
+    "ImagingStudy": "an ImagingStudy is made of its images: send them by STOW-RS (POST /dicomweb/studies) or C-STORE",
+    "ImagingSelection": "this one stands for a series: send its images by STOW-RS (POST /dicomweb/studies) or C-STORE",
+    "BodyStructure": "this one is a finding: accept it by active=true or reject it by active=false, or POST /reviews; a series' index follows",
+    "Observation": "this one was measured of a finding: accept it by status=final or reject it by status=entered-in-error, or POST /reviews",
+    "Device": "this one is an algorithm as it was measured where it ran: a segmenter's next run says what it is",
+    "Provenance": "this one is an event of the log, which nobody changes: POST /events/{id}/signature signs it",
+    "AuditEvent": "this one is an access that the log has recorded, which nobody changes",
+}
+"""Type → what to use in place of writing to what curation makes."""
+NEVER = frozenset({"Patient"})
+"""Types of which clients write none."""
+
+
+class Projected(FhirError):
+    """What is to be written is made by curation: another act may exist."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """``position``: None where nothing was new. ``is_readable``: the read model has it already."""
+
+    written: list[Written]
+    position: int | None = None
+    is_readable: bool = True
+
+
+class _Target(msgspec.Struct, kw_only=True):
+    key: Key
+    found_version: int = 0
+    """Of what a condition found."""
+    is_new: bool = False
+    """An id that nobody has used: the stream has no event."""
+
+
+async def commit(services: Services, asker: Authenticated, base: str, interactions: Sequence[Interaction]) -> Outcome:
+    """All of it or nothing; readable on return, unless the read model lags.
+
+    Raises FhirError, ScopeMissing, and what the log raises.
+    """
+    for one in interactions:
+        _check_allowed(one)
+    ids = [str(new_event_id()) for _ in interactions]
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(VersionConflict),
+        stop=stop_after_attempt(MAX_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.002, max=0.1),
+        reraise=True,
+    ):
+        with attempt:
+            return await _Attempt(services, asker, base, interactions, ids).make()
+    raise AssertionError("unreachable: the last attempt raises")
+
+
+class _Attempt:
+    def __init__(
+        self, services: Services, asker: Authenticated, base: str, interactions: Sequence[Interaction], ids: Sequence[str]
+    ) -> None:
+        self._services = services
+        self._asker = asker
+        self._base = base
+        self._interactions = interactions
+        self._ids = ids
+        self._position: int | None = None
+
+    async def make(self) -> Outcome:
+        # Free ids are looked for before the search: who makes one in between is either found, or makes our append fail.
+        free = [await self._free_id(one) for one in self._interactions]
+        if any(one.condition is not None or _has_conditional_references(one) for one in self._interactions):
+            self._position = await caught_up(self._services)
+        targets = [await self._target(*one) for one in zip(self._interactions, self._ids, free, strict=True)]
+        _refuse_overlap(self._interactions, targets)
+        resources = await self._linked(targets)
+        known = [target.key for one, target in zip(self._interactions, targets, strict=True) if not target.is_new and not _is_answered(one, target)]
+        states = {target.key: (ClinicalRecord(), 0) for target in targets}
+        if known:
+            states.update(await load_records(self._services.log, known))
+        await self._refuse_projected([key for key in known if states[key][1] == 0])
+        for nth, (one, target) in enumerate(zip(self._interactions, targets, strict=True)):
+            if one.patch is not None:
+                resources[nth] = _patched(one, target.key, states[target.key][0])
+        patients = Patients(self._base)
+        await patients.ask(self._services.pool, [one for one in resources if one is not None])
+        made: list[tuple[Written, list[Event]]] = []
+        for one, target, resource in zip(self._interactions, targets, resources, strict=True):
+            made.append(_decided(one, target, states[target.key][0], resource, patients))
+        appends = [
+            StreamAppend(
+                stream=record_stream(*target.key),
+                events=[NewEvent(event=event) for event in events],
+                expected_version=states[target.key][1],
+            )
+            for target, (_, events) in zip(targets, made, strict=True)
+            if events
+        ]
+        written = [one for one, _ in made]
+        if not appends:
+            return Outcome(written=written)
+        try:
+            appended = await self._services.log.append(appends, principal=self._asker.principal)
+        except SubjectKeyDestroyed:
+            raise FhirError(422, "business-rule", "the patient was erased: nothing more is taken in") from None
+        except EventTooLarge as error:
+            raise FhirError(413, "too-long", str(error)) from None
+        try:
+            await wait_for(self._services.pool, FhirProjection(), appended.last)
+        except ProjectionBehind:
+            return Outcome(written=written, position=appended.last, is_readable=False)
+        return Outcome(written=written, position=appended.last)
+
+    async def _target(self, one: Interaction, new_id: str, free_id: str) -> _Target:
+        if one.condition is None:
+            if one.resource_id is None:
+                return _Target(key=(one.resource_type, new_id), is_new=True)
+            return _Target(key=(one.resource_type, one.resource_id))
+        expression = f"{one.at}.request" if one.at else "http"
+        found = await self._matches(one.resource_type, one.condition, expression)
+        if len(found) > 1:
+            raise FhirError(412, "multiple-matches", f"the condition finds more than one {one.resource_type}", expression)
+        if not found:
+            if one.method == "PATCH":
+                raise FhirError(404, "not-found", f"the condition finds no {one.resource_type}", expression)
+            return _Target(key=(one.resource_type, one.resource_id or free_id or new_id), is_new=not one.resource_id)
+        ((resource_id, version),) = found
+        if one.resource_id not in (None, resource_id):
+            said = f"the condition finds another {one.resource_type} than the one of this id"
+            raise FhirError(400, "invalid", said, f"{one.resource_at}.id")
+        return _Target(key=(one.resource_type, resource_id), found_version=version)
+
+    async def _matches(self, resource_type: str, condition: Given, expression: str) -> list[tuple[str, int]]:
+        assert self._position is not None
+        return await matches(self._services, self._asker, resource_type, condition, self._position, expression)
+
+    async def _free_id(self, one: Interaction) -> str:
+        if one.condition is None or one.method not in ("POST", "PUT"):
+            return ""
+        nth = 0
+        while True:
+            key = one.resource_type, conditional_id(self._services.log.vault, one.resource_type, one.condition, nth)
+            if (await load_records(self._services.log, [key]))[key][1] == 0:
+                return key[1]
+            nth += 1
+
+    async def _linked(self, targets: Sequence[_Target]) -> list[Json | None]:
+        """The resources, with references to others of the same Bundle, and conditional ones, as references to what is meant."""
+        sent = [one.resource for one in self._interactions]
+        if not any(one.at for one in self._interactions):
+            return list(sent)
+        links = Links()
+        for one, target in zip(self._interactions, targets, strict=True):
+            links.add(one.full_url, target.key)
+        for one in self._interactions:
+            for where, written, resource_type, condition in conditional_references(one.resource, one.resource_at):
+                found = await self._matches(resource_type, condition, where)
+                if len(found) != 1:
+                    raise FhirError(412, "multiple-matches" if found else "not-found", "a conditional reference has to find just one", where)
+                links.add_condition(written, (resource_type, found[0][0]))
+        return [None if resource is None else links.resolved(resource) for resource in sent]
+
+    async def _refuse_projected(self, keys: Sequence[Key]) -> None:
+        """Raises Projected where curation makes one of these."""
+        asked = [key for key in keys if key[0] in CURATED]
+        if not asked:
+            return
+        row = await self._services.pool.fetchrow(
+            f"SELECT k.type FROM unnest($1::text[], $2::text[]) AS k (type, id) WHERE EXISTS"
+            f" (SELECT FROM {SCHEMA}.resource r WHERE r.type = k.type AND r.id = k.id) LIMIT 1",
+            [key[0] for key in asked],
+            [key[1] for key in asked],
+        )
+        if row is not None:
+            at = next(one.resource_at for one in self._interactions if one.resource_type == row["type"])
+            raise Projected(405, "not-supported", INSTEAD[row["type"]], at)
+
+
+def _check_allowed(one: Interaction) -> None:
+    if one.resource_type in NEVER and one.method == "POST":
+        raise FhirError(405, "not-supported", INSTEAD[one.resource_type], one.resource_at)
+
+
+def _is_answered(one: Interaction, target: _Target) -> bool:
+    """A conditional create that finds its resource writes nothing."""
+    return one.method == "POST" and target.found_version > 0
+
+
+def _has_conditional_references(one: Interaction) -> bool:
+    return bool(one.at) and any(True for _ in conditional_references(one.resource, one.resource_at))
+
+
+def _refuse_overlap(interactions: Sequence[Interaction], targets: Sequence[_Target]) -> None:
+    """R5 http.html#trules: no resource may be written twice in one transaction."""
+    seen: set[Key] = set()
+    for one, target in zip(interactions, targets, strict=True):
+        if target.key in seen and not _is_answered(one, target):
+            raise FhirError(400, "duplicate", f"{'/'.join(target.key)} is written twice in one transaction", one.at or None)
+        seen.add(target.key)
+
+
+def _patched(one: Interaction, key: Key, state: ClinicalRecord) -> Json:
+    if not state.exists:
+        raise _not_there(key, state)
+    assert one.patch is not None
+    before = {"resourceType": key[0], "id": key[1], **state.resource}
+    after = one.patch(before)
+    if after.get("resourceType") != key[0] or after.get("id") != key[1]:
+        raise FhirError(422, "business-rule", "a patch may change neither the type nor the id", f"{one.resource_at}.id")
+    return incoming.checked(after, one.resource_at)
+
+
+def _decided(
+    one: Interaction, target: _Target, state: ClinicalRecord, resource: Json | None, patients: Patients
+) -> tuple[Written, list[Event]]:
+    kind, resource_id = target.key
+
+    def written(status: int, version: int, *, is_found: bool = False) -> Written:
+        return Written(status=status, resource_type=kind, resource_id=resource_id, version=version, is_found=is_found)
+
+    if _is_answered(one, target):
+        return written(200, target.found_version, is_found=True), []
+    try:
+        if one.method == "DELETE":
+            try:
+                events = delete_record(state, kind, resource_id, one.if_match)
+            except RecordNotFound:  # nothing to delete is as good as deleted (R5 http.html#delete)
+                events = []
+            return written(204, _version_after(state, events)), events
+        assert resource is not None
+        if one.condition is not None and not target.found_version and state.version:
+            raise FhirError(409, "conflict", f"{kind}/{resource_id} is there, and the condition does not find it", f"{one.resource_at}.id")
+        if state.version == 0:
+            _check_new_id(one, kind, resource_id)
+        command = WriteRecord(
+            resource_type=kind,
+            resource_id=resource_id,
+            subject_id=patients.subject_of(resource, resource_id, one.resource_at),
+            resource=resource,
+            if_match=0 if one.must_be_new else one.if_match,
+        )
+        events = write_record(state, command)
+    except DomainError as error:
+        status, code = _REFUSALS[type(error)]
+        raise FhirError(status, code, str(error), one.at or None) from None
+    return written(200 if state.exists else 201, _version_after(state, events)), events
+
+
+def _check_new_id(one: Interaction, kind: str, resource_id: str) -> None:
+    """Ids that are derived from what they identify (UUIDv5) are those of what curation makes, or will make."""
+    if kind in NEVER:
+        raise FhirError(405, "not-supported", INSTEAD[kind], one.resource_at)
+    if one.resource_id is None or kind not in CURATED:
+        return
+    try:
+        derived = UUID(resource_id).version == 5
+    except ValueError:
+        derived = False
+    if derived:
+        raise FhirError(422, "business-rule", f"ids of this form (UUID version 5) are this server's own for {kind}", f"{one.resource_at}.id")
+
+
+def _version_after(state: ClinicalRecord, events: Sequence[Event]) -> int:
+    return next((event.record_version for event in events if hasattr(event, "record_version")), state.version)
+
+
+def _not_there(key: Key, state: ClinicalRecord) -> FhirError:
+    named = "/".join(key)
+    if state.version:
+        return FhirError(410, "deleted", f"{named} was deleted")
+    return FhirError(404, "not-found", f"there is no {named}")
+

@@ -1,0 +1,65 @@
+"""What a condition finds: a search of what is known up to the end of the log, by the principal's own rights."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from uuid import UUID
+
+import msgspec
+
+from domain.access import Action
+from eventlog.vault import Vault
+from projections.checkpoint import wait_for
+from projections.fhir.projection import FhirProjection
+from server.audit.recorder import AccessRecorder
+from server.auth.principals import Authenticated
+from server.errors import ScopeMissing
+from server.fhir.as_of import Given
+from server.fhir.outcome import FhirError
+from server.fhir.parameters import RESULT_PARAMETERS, parse
+from server.fhir.query import Statement
+from server.services import Services
+
+READ_SCOPE = "fhir:read"
+
+
+async def caught_up(services: Services) -> int:
+    """The end of the log, once the FHIR read model has it. Raises ProjectionBehind."""
+    head = await services.log.head()
+    await wait_for(services.pool, FhirProjection(), head)
+    return head
+
+
+async def matches(
+    services: Services, asker: Authenticated, resource_type: str, condition: Given, position: int, expression: str
+) -> list[tuple[str, int]]:
+    """The ids and versions of at most two resources that the condition finds at a position. Raises FhirError (400), ScopeMissing.
+
+    It tells something of what is stored, so it takes the scope of a search and is recorded as one.
+    """
+    if not asker.may(READ_SCOPE):
+        raise ScopeMissing(READ_SCOPE)
+    if resource_type == "AuditEvent" and not asker.may("audit:read"):
+        raise ScopeMissing("audit:read")
+    if not condition or any(name in RESULT_PARAMETERS for name, _ in condition):
+        raise FhirError(400, "value", "a condition has search parameters, and no others", expression)
+    try:
+        conditions, _ = parse(resource_type, condition, lenient=False)
+    except FhirError as error:
+        raise FhirError(error.status, error.code, error.detail, expression) from None
+    rows = await Statement(resource_type, conditions, position).page(services.pool, "", 2)
+    recorder: AccessRecorder | None = services.recorder
+    if recorder is not None:
+        names = tuple(sorted({name for name, _ in condition}))
+        recorder.record(asker.principal, Action.SEARCH, route="/fhir", resource_type=resource_type, parameters=names)
+    return [(row["id"], row["version"]) for row in rows]
+
+
+def conditional_id(vault: Vault, resource_type: str, condition: Given, nth: int) -> str:
+    """The id of the nth resource that a condition makes: the same for everybody who asks for it at once, so that the log itself, where
+    a stream has one first event, lets only one of them make it. A keyed hash, since a condition may name a person."""
+    text = msgspec.json.encode([resource_type, sorted(condition), nth])
+    mac = bytearray(hmac.digest(vault.derive("fhir conditional create"), text, hashlib.sha256)[:16])
+    mac[6], mac[8] = mac[6] & 0x0F | 0x80, mac[8] & 0x3F | 0x80  # a UUIDv8 (RFC 9562, 5.8)
+    return str(UUID(bytes=bytes(mac)))

@@ -1,0 +1,50 @@
+"""Whose a resource is, and so under whose key its content is sealed: its patient's, or its own where there is no one patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+
+from domain.clinical_record import own_subject_id
+from domain.ids import subject_stream
+from projections.fhir.patients import patient_id, patient_references
+from projections.fhir.vocabulary import Json
+from server.fhir.outcome import FhirError
+
+_SUBJECTS = """
+SELECT s.id, EXISTS (SELECT FROM event e WHERE e.stream = s.stream AND e.type = 'SubjectRegistered') AS is_known,
+    EXISTS (SELECT FROM event e WHERE e.stream = s.stream AND e.type = 'ErasureStarted') AS is_going
+FROM unnest($1::text[], $2::text[]) AS s (id, stream)
+"""
+
+
+class Patients:
+    """The patients that some resources name, asked for once. ``base`` is our own address, below which a URL is one of ours."""
+
+    def __init__(self, base: str) -> None:
+        self._prefix = f"{base}/"
+        self._found: dict[str, tuple[bool, bool]] = {}
+
+    async def ask(self, pool: asyncpg.Pool, resources: Sequence[Json]) -> None:
+        ids = {one for resource in resources for _, one in self._named(resource)} - self._found.keys()
+        if ids:
+            wanted = sorted(ids)
+            rows = await pool.fetch(_SUBJECTS, wanted, [subject_stream(one) for one in wanted])
+            self._found.update({row["id"]: (row["is_known"], row["is_going"]) for row in rows})
+
+    def subject_of(self, resource: Json, resource_id: str, at: str = "") -> str:
+        """A patient's, where it names just one. Raises FhirError (422) for a patient that is not there."""
+        named: Mapping[str, str] = {one: path for path, one in self._named(resource)}
+        for one, path in named.items():
+            is_known, is_going = self._found[one]
+            where = f"{at}{path[path.index('.') :]}" if at else path
+            if is_going:
+                raise FhirError(422, "business-rule", f"Patient/{one} was erased: nothing more is taken in of it", where)
+            if not is_known:
+                raise FhirError(422, "not-found", "this server has no such Patient: a resource is of one that is there", where)
+        return next(iter(named)) if len(named) == 1 else own_subject_id(resource["resourceType"], resource_id)
+
+    def _named(self, resource: Json) -> list[tuple[str, str]]:
+        found = ((path, patient_id(written.removeprefix(self._prefix))) for path, written in patient_references(resource))
+        return [(path, one) for path, one in found if one is not None]
