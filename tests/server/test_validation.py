@@ -360,6 +360,15 @@ def test_what_the_engine_cannot_evaluate_is_said_and_nothing_is_printed(capsys: 
     assert "secret" not in "".join(capsys.readouterr())
 
 
+def test_an_invariant_may_begin_with_the_name_of_its_type() -> None:
+    complete = {"resourceType": "CodeSystem", "status": "active", "content": "complete"}
+    assert issues_of(complete) == []
+    assert ["csd-4" in one.text for one in issues_of({**complete, "content": "supplement"})] == [True]
+    ingredient = {"substance": {"code": {"reference": {"reference": "SubstanceDefinition/a"}}}, "allergenicIndicator": True}
+    text = "Ingredient.where(allergenicIndicator=true).count() + Ingredient.substance.code.reference.count() < 2"
+    assert holds(text, ingredient, "Ingredient", Context(ingredient, ingredient)) is False
+
+
 def test_nesting_and_the_number_of_issues_have_an_end() -> None:
     extension: Json = {"url": "urn:x", "valueBoolean": True}
     for _ in range(DEEPEST + 5):

@@ -42,7 +42,7 @@ def holds(expression: str, value: Any, type_name: str, context: Context) -> bool
 
     Raises NotEvaluated.
     """
-    tree = parsed(expression)
+    tree = parsed(_from_here(expression, type_name))
     if tree is None:
         raise NotEvaluated("it is not FHIRPath")
     node = ResourceNode.create_node(value, type_name)
@@ -61,6 +61,12 @@ def holds(expression: str, value: Any, type_name: str, context: Context) -> bool
     if is_true:
         return True
     return None if unresolved else False
+
+
+def _from_here(expression: str, type_name: str) -> str:
+    """Without the type's name where a path begins with it (csd-4, cud-1): the library knows a name only of plain JSON, and not of a node."""
+    start = f"{type_name}."
+    return re.sub(rf"(?<![\w.'`%]){start}", "", expression) if start in expression else expression
 
 
 @lru_cache(maxsize=4096)
