@@ -53,6 +53,12 @@ def profile_url(profile_id: str) -> str:
     return f"{GUIDE}:StructureDefinition:{profile_id}"
 
 
+@cache
+def version() -> str:
+    """That of the guide and of all its definitions."""
+    return str(msgspec.json.decode(_read("ImplementationGuide/anamnesis"))["version"])
+
+
 def ids(resource_type: str) -> tuple[str, ...]:
     """Of all definitions of a type, in order."""
     return tuple(name.partition("/")[2] for name in _names() if name.startswith(f"{resource_type}/"))

@@ -19,6 +19,7 @@ from server.fhir.history import version_held, version_numbered
 from server.fhir.outcome import FHIR_JSON, FhirError
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_of
+from server.fhir.shipped import shipped
 from server.services import Services
 
 PARAMETERS = (PARAMETER, *representation.PARAMETERS)
@@ -33,6 +34,8 @@ async def read(request: Request, reader: Reader, resource_type: str, resource_id
     shown = _representation(given, resource_type)
     position = await asked_position(services.pool, given)
     row = await version_held(services.pool, resource_type, resource_id, position)
+    if row["version"] is None and (definition := shipped(request, resource_type, resource_id, shown, row["as_of"])) is not None:
+        return definition
     return await _one(request, reader, row, resource_type, resource_id, shown)
 
 
