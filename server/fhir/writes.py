@@ -17,7 +17,7 @@ from server.auth.principals import Authenticated
 from server.fhir.negotiation import check_accept
 from server.fhir.outcome import FHIR_JSON, FhirError, issue, outcome
 from server.fhir.preferences import preferences
-from server.fhir.route import base_url
+from server.fhir.route import base_url, given_in_url, known_only
 from server.fhir.writing import incoming
 from server.fhir.writing.commit import Outcome, commit
 from server.fhir.writing.interaction import Interaction, Written, condition_of, if_match
@@ -25,6 +25,8 @@ from server.read_models import reads
 from server.services import Services
 
 SCOPE = "fhir:write"
+HOW = ("_format", "_pretty")
+"""Parameters of every write; those of a condition come beside them."""
 Writer = Annotated[Authenticated, Depends(reads(SCOPE, "fhir"))]
 
 _WRITTEN = f"SELECT body, last_updated FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND version = $3"
@@ -54,7 +56,8 @@ router = APIRouter(prefix="/fhir", route_class=WriteRoute, tags=["FHIR"])
 
 @router.post("/{resource_type}")
 async def create(request: Request, writer: Writer, resource_type: str) -> Response:
-    """With If-None-Exist, only where the condition finds nothing."""
+    """With If-None-Exist, only where the condition finds nothing. Search parameters in the URL are no such condition: they are refused."""
+    known_only(request, given_in_url(request), HOW, "create")
     resource, _ = await _resource(request, resource_type)
     text = request.headers.get("if-none-exist")
     condition = None if text is None else condition_of(text, "http.if-none-exist")
@@ -65,6 +68,7 @@ async def create(request: Request, writer: Writer, resource_type: str) -> Respon
 async def update(request: Request, writer: Writer, resource_type: str, resource_id: str) -> Response:
     """Creates it under this id where it is not there (R5 http.html#upsert)."""
     _check_id(resource_id)
+    known_only(request, given_in_url(request), HOW, "update")
     resource, given_id = await _resource(request, resource_type)
     if given_id != resource_id:
         said = "the resource has no id: it has to be that of the URL" if given_id is None else "the id is not that of the URL"
@@ -98,6 +102,7 @@ async def conditional_update(request: Request, writer: Writer, resource_type: st
 async def delete(request: Request, writer: Writer, resource_type: str, resource_id: str) -> Response:
     _check_type(resource_type)
     _check_id(resource_id)
+    known_only(request, given_in_url(request), HOW, "delete")
     asked = Interaction(method="DELETE", resource_type=resource_type, resource_id=resource_id, if_match=if_match(request))
     return await _write(request, writer, asked)
 
@@ -168,7 +173,7 @@ def _must_be_new(request: Request) -> bool:
 
 
 def _condition(request: Request) -> list[tuple[str, str]]:
-    given = [(name, value) for name, value in request.query_params.multi_items() if name not in ("_format", "_pretty")]
+    given = [(name, value) for name, value in request.query_params.multi_items() if name not in HOW]
     if not given:
         raise FhirError(400, "required", "without an id in the URL there have to be search parameters", "http")
     return given

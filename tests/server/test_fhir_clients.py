@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from fhirclient.client import FHIRClient
+from fhirclient.models.organization import Organization
 from fhirclient.models.patient import Patient
 from fhirclient.server import FHIRNotFoundException, FHIRServer
 from fhirpy import AsyncFHIRClient
@@ -43,7 +44,7 @@ async def served(embedded_server: str, tmp_path: Path) -> AsyncIterator[Served]:
         for n in range(PEOPLE):
             await site.store(slice_of(f"1.2.840.15.{n}", 1, patient_id=f"PLANTEDMRN{n}", name=f"{PLANTED_NAME}{n}"))
             await site.index(f"1.2.840.15.{n}.1", LIVER, LUNG)
-        token = (await site.headers("fhir:read", "identities:read"))["Authorization"]
+        token = (await site.headers("fhir:read", "fhir:write", "identities:read"))["Authorization"]
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(create_app(site.services), lifespan="off", log_level="warning"))
@@ -97,6 +98,41 @@ async def test_fhirpy_executes_operations_and_histories(served: Served) -> None:
     assert {entry["resource"]["resourceType"] for entry in everything["entry"]} >= {"ImagingStudy", "Patient", "Observation", "Device"}
     history: Any = await client.execute("_history", "get", params={"_count": 5})
     assert (history["type"], len(history["entry"])) == ("history", 5)
+
+
+async def test_fhirpy_creates_updates_and_deletes(served: Served) -> None:
+    client = AsyncFHIRClient(served.url, authorization=served.token)
+    patient = await client.resources("Patient").first()
+    said = {"subject": {"reference": f"Patient/{patient.id}"}, "clinicalStatus": {"text": "active"}}
+    condition = client.resource("Condition", **said)
+    await condition.save()
+    assert condition.id and condition.meta["versionId"] == "1"
+    condition["clinicalStatus"] = {"text": "resolved"}
+    await condition.save()
+    assert (condition.meta["versionId"], (await client.get("Condition", condition.id))["clinicalStatus"]["text"]) == ("2", "resolved")
+    with pytest.raises(OperationOutcome) as refused:  # its conditional create is not R5's (If-None-Exist): ignored, it would make another
+        await client.resources("Condition").search(_id=condition.id).get_or_create(client.resource("Condition", **said))
+    assert refused.value.resource["issue"][0]["expression"] == ["http._id"]
+    changed, is_new = await client.resources("Condition").search(_id=condition.id).update(client.resource("Condition", **said))
+    assert (changed["id"], is_new) == (condition.id, False)
+    await condition.delete()
+    with pytest.raises(ResourceNotFound):
+        await client.get("Condition", condition.id)
+
+
+async def test_fhirclient_creates_updates_and_deletes(served: Served) -> None:
+    def drive() -> None:
+        server = _r4(served)
+        organization = Organization({"name": "Radiology"})
+        organization.id = organization.create(server)["id"]
+        organization.name = "Department of Radiology"
+        organization.update(server)
+        found = list(Organization.where({"_id": organization.id}).perform_resources_iter(server))
+        assert [one.name for one in found] == ["Department of Radiology"]
+        organization.delete(server)
+        assert list(Organization.where({"_id": organization.id}).perform_resources_iter(server)) == []
+
+    await asyncio.to_thread(drive)
 
 
 async def test_fhirclient_reads_searches_and_pages(served: Served) -> None:

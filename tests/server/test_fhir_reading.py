@@ -352,6 +352,28 @@ async def test_pages_neither_skip_nor_repeat_while_writes_go_on(site: Site, path
     assert seen == expected
 
 
+async def test_a_deletion_is_an_entry_without_a_resource_and_what_was_deleted_is_gone(site: Site) -> None:
+    headers = await site.headers("fhir:read", "fhir:write")
+    body: dict[str, Any] = {"resourceType": "Basic", "code": {"text": "first"}}
+    made = await site.client.post("/fhir/Basic", headers=headers, json=body)
+    path, before = f"/fhir/Basic/{made.json()['id']}", made.headers["anamnesis-position"]
+    assert (await site.client.delete(path, headers=headers)).status_code == 204
+    gone = await ask(site, path)
+    says(gone, 410)
+    again = await site.client.put(path, headers=headers, json={**body, "id": made.json()["id"], "code": {"text": "second"}})
+    assert again.status_code == 201
+    for url in (f"{path}/_history", "/fhir/Basic/_history"):
+        entries = await all_pages(site, f"{url}?_count=1")
+        assert [one["request"]["method"] for one in entries] == ["PUT", "DELETE", "POST"]
+        assert [one.get("resource", {}).get("code", {}).get("text") for one in entries] == ["second", None, "first"]
+    deleted = str(int(gone.headers["anamnesis-position"]))
+    says(await ask(site, f"{path}?_asof={deleted}"), 410)
+    says(await ask(site, f"{path}/_history/2"), 410)
+    assert (await ask(site, f"{path}?_asof={before}")).json()["code"]["text"] == "first"
+    assert (await ask(site, path)).json()["code"]["text"] == "second"
+    says(await ask(site, f"{path}?_asof=1"), 404)
+
+
 NASTY = ["", "0", "-1", "1", "²", "9" * 30, "true", "x" * 3000, "\0", "%", "a,b", "2024", "2024-02-30", "9999-12-31T23:59:60Z", "+", "\ud7ff", "😀", "'; --"]
 
 
