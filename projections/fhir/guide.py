@@ -53,10 +53,9 @@ def profile_url(profile_id: str) -> str:
     return f"{GUIDE}:StructureDefinition:{profile_id}"
 
 
-@cache
 def version() -> str:
     """That of the guide and of all its definitions."""
-    return str(msgspec.json.decode(_read("ImplementationGuide/anamnesis"))["version"])
+    return str(_decoded("ImplementationGuide/anamnesis")["version"])
 
 
 def ids(resource_type: str) -> tuple[str, ...]:
@@ -64,34 +63,36 @@ def ids(resource_type: str) -> tuple[str, ...]:
     return tuple(name.partition("/")[2] for name in _names() if name.startswith(f"{resource_type}/"))
 
 
-@cache
 def definition(resource_type: str, definition_id: str) -> bytes | None:
     """A definition as FHIR JSON; None where there is none."""
     name = f"{resource_type}/{definition_id}"
-    return _read(name) if "/" in name and name in _names() else None
+    return _read(name) if resource_type in TYPES and name in _names() else None
 
 
-@cache
 def by_url(url: str) -> Json | None:
-    """A definition by its canonical URL, with or without a version; None where it is not of the guide. To be read and not changed."""
-    name = _by_url().get(url.partition("|")[0])
-    return None if name is None else msgspec.json.decode(_read(name))
+    """A definition by its canonical URL, with or without its version; None where the guide has none such. To be read and not changed."""
+    canonical, _, wanted = url.partition("|")
+    name = _by_url().get(canonical)
+    return None if name is None or wanted not in ("", version()) else _decoded(name)
 
 
 @cache
 def search_parameters() -> tuple[SearchParameter, ...]:
     """Those of the guide, in order of their URLs."""
-    given = [found for one in ids("SearchParameter") if (found := _decoded("SearchParameter", one))]
+    given = [_decoded(f"SearchParameter/{one}") for one in ids("SearchParameter")]
     types = {one["url"]: one["type"] for one in given}
     return tuple(sorted((_search_parameter(one, types) for one in given), key=lambda one: one.url))
 
 
-@cache
 def value_set(url: str) -> ValueSetCodes | None:
     """The codes of a value set of the guide; None where it is another's, or takes in a code system that is not ours whole."""
     found = by_url(url)
-    if found is None or found["resourceType"] != "ValueSet":
-        return None
+    return _codes(found["id"]) if found is not None and found["resourceType"] == "ValueSet" else None
+
+
+@cache
+def _codes(value_set_id: str) -> ValueSetCodes | None:
+    found = _decoded(f"ValueSet/{value_set_id}")
     codes: dict[str, set[str]] = {}
     for include in found["compose"]["include"]:
         concepts = include.get("concept") or (by_url(include["system"]) or {}).get("concept")
@@ -149,9 +150,10 @@ def _search_parameter(given: Json, types: Mapping[str, str]) -> SearchParameter:
     )
 
 
-def _decoded(resource_type: str, definition_id: str) -> Json | None:
-    found = definition(resource_type, definition_id)
-    return None if found is None else msgspec.json.decode(found)
+@cache
+def _decoded(name: str) -> Json:
+    found: Json = msgspec.json.decode(_read(name))
+    return found
 
 
 @cache
@@ -163,7 +165,10 @@ def _by_url() -> Mapping[str, str]:
 def _urls() -> Iterator[tuple[str, str]]:
     for name in _names():
         if name != SOURCES:
-            yield msgspec.json.decode(_read(name))["url"], name
+            yield _decoded(name)["url"], name
+
+
+# What is kept is kept by names of the file alone: a client chooses what is asked for, and could otherwise fill the memory.
 
 
 @cache
@@ -172,6 +177,7 @@ def _names() -> tuple[str, ...]:
         return tuple(sorted(archive.namelist()))
 
 
+@cache
 def _read(name: str) -> bytes:
     with zipfile.ZipFile(FILE) as archive:
         return archive.read(name)

@@ -94,6 +94,7 @@ def test_what_is_not_of_the_guide_is_not_there() -> None:
     assert guide.definition("StructureDefinition", "nothing") is None
     assert guide.definition("", guide.SOURCES) is None
     assert guide.by_url("http://hl7.org/fhir/StructureDefinition/Patient") is None
+    assert guide.by_url(f"{guide.profile_url('segmenter')}|0.0.1") is None
     assert guide.value_set(f"{GUIDE}:CodeSystem:finding-component") is None
 
 

@@ -52,6 +52,18 @@ async def test_what_the_guide_has_not_is_not_found(site: Site) -> None:
         assert (await ask(site, url)).status_code == 404
 
 
+async def test_nobody_writes_a_definition_that_ships(site: Site) -> None:
+    headers = await site.headers("fhir:read", "fhir:write")
+    definition = guide.definition("ValueSet", "sides")
+    for method, body in (("PUT", definition), ("DELETE", None)):
+        refused = await site.client.request(
+            method, "/fhir/ValueSet/sides", content=body, headers={**headers, "Content-Type": "application/fhir+json"}
+        )
+        assert refused.status_code == 405, refused.text
+        assert refused.json()["issue"][0]["expression"]
+    assert (await ask(site, "/fhir/ValueSet/sides")).content == definition
+
+
 async def test_the_capability_statement_names_profiles_that_are_there(site: Site) -> None:
     statement = (await ask(site, "/fhir/metadata")).json()
     named = {url for one in statement["rest"][0]["resource"] for url in one.get("supportedProfile", [])}

@@ -88,12 +88,18 @@ class Profile:
         self.rule = rule
 
 
-@cache
 def profile(url: str) -> Profile | None:
     """A profile of the guide by its canonical, with or without a version; None where it is not known."""
     definition = guide.by_url(url)
     if definition is None or definition["resourceType"] != "StructureDefinition":
         return None
+    return _of_the_guide(definition["url"])
+
+
+@cache
+def _of_the_guide(url: str) -> Profile:
+    definition = guide.by_url(url)
+    assert definition is not None
     return compiled(definition)
 
 

@@ -19,6 +19,7 @@ from eventlog.envelope import NewEvent, StreamAppend, new_event_id
 from eventlog.errors import EventTooLarge, SubjectKeyDestroyed, VersionConflict
 from projections.checkpoint import wait_for
 from projections.errors import ProjectionBehind
+from projections.fhir import guide
 from projections.fhir.projection import CURATED, SCHEMA, FhirProjection
 from projections.fhir.vocabulary import Json
 from server.auth.principals import Authenticated
@@ -216,6 +217,8 @@ class _Attempt:
 def _check_allowed(one: Interaction) -> None:
     if one.resource_type in NEVER and one.method == "POST":
         raise FhirError(405, "not-supported", INSTEAD[one.resource_type], one.resource_at)
+    if one.resource_id is not None and guide.definition(one.resource_type, one.resource_id) is not None:
+        raise FhirError(405, "not-supported", "this definition comes with the software: give yours an id of its own", one.resource_at)
 
 
 def _is_answered(one: Interaction, target: _Target) -> bool:
