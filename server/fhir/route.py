@@ -24,7 +24,10 @@ MAX_COUNT = 1000
 
 
 class FhirRoute(APIRoute):
-    """A route whose FhirErrors become OperationOutcomes, and that speaks JSON alone."""
+    """A route whose FhirErrors become OperationOutcomes, and that speaks JSON alone.
+
+    Answers may be kept, for this user alone, who asks each time whether they still stand: with another token names are not in them.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -35,6 +38,8 @@ class FhirRoute(APIRoute):
                 answer = await handler(request)
             except FhirError as error:
                 answer = outcome(error.status, error.code, error.detail, expression=error.expression, headers=error.headers)
+            answer.headers.setdefault("Cache-Control", "private, no-cache")
+            answer.headers.setdefault("Vary", "Accept, Authorization")
             if request.method == "HEAD":
                 answer.body = b""  # Content-Length stays that of the answer to GET (RFC 9110, 9.3.2)
             return answer

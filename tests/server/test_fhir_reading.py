@@ -248,6 +248,12 @@ async def test_what_the_client_holds_is_not_sent_again(site: Site) -> None:
         assert bool(answer.content) is (status == 200)
 
 
+async def test_no_cache_gives_an_answer_to_somebody_else(site: Site) -> None:
+    for path in (IMAGING_STUDY, "/fhir/Patient", "/fhir/_history", "/fhir/Patient/none"):
+        headers = (await ask(site, path)).headers
+        assert (headers["cache-control"], headers["vary"]) == ("private, no-cache", "Accept, Authorization")
+
+
 async def all_pages(site: Site, url: str) -> list[dict[str, Any]]:
     entries, following = [], url
     while following:
