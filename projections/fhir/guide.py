@@ -34,6 +34,7 @@ from projections.fhir.vocabulary import (
 FILE = Path(__file__).parent / "definitions" / "guide.zip"
 SOURCES = "sources.sha256"
 """The entry with the digest of what the file was made of (ig/build_guide.py)."""
+URL = f"{GUIDE}:ImplementationGuide:anamnesis"
 TYPES = ("CodeSystem", "ImplementationGuide", "NamingSystem", "OperationDefinition", "SearchParameter", "StructureDefinition", "ValueSet")
 """Types of the definitions, some of which there may be none of."""
 PROFILES = {

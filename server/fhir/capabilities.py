@@ -31,6 +31,7 @@ def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
         "software": {"name": "Anamnesis", "version": importlib.metadata.version("anamnesis")},
         "implementation": {"description": "Anamnesis", "url": base},
         "fhirVersion": "5.0.0",
+        "implementationGuide": [guide.URL],
         "format": ["application/fhir+json", "json"],
         "rest": [
             {

@@ -64,8 +64,9 @@ async def test_nobody_writes_a_definition_that_ships(site: Site) -> None:
     assert (await ask(site, "/fhir/ValueSet/sides")).content == definition
 
 
-async def test_the_capability_statement_names_profiles_that_are_there(site: Site) -> None:
+async def test_the_capability_statement_names_the_guide_and_profiles_that_are_there(site: Site) -> None:
     statement = (await ask(site, "/fhir/metadata")).json()
+    assert [guide.by_url(url) for url in statement["implementationGuide"]] == [(await ask(site, "/fhir/ImplementationGuide/anamnesis")).json()]
     named = {url for one in statement["rest"][0]["resource"] for url in one.get("supportedProfile", [])}
     assert named == {guide.profile_url(one) for ids in guide.PROFILES.values() for one in ids}
     for url in named:
