@@ -16,6 +16,7 @@ import server.audit.proofs
 import server.audit.reads
 import server.dicomweb.router
 import server.fhir.router
+import server.fhir.transactions
 import server.fhir.writes
 import server.health
 import server.metrics
@@ -37,7 +38,8 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Anamnesis", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.services = services
     audit = (server.audit.inquiries, server.audit.proofs)
-    for part in (server.fhir.router, server.fhir.writes, server.dicomweb.router, *audit, server.reviews, server.subjects, server.health, server.metrics):
+    fhir = (server.fhir.router, server.fhir.transactions, server.fhir.writes)
+    for part in (*fhir, server.dicomweb.router, *audit, server.reviews, server.subjects, server.health, server.metrics):
         app.include_router(part.router)
     if services.recorder is not None:
         app.add_middleware(server.audit.reads.Reads, recorder=services.recorder)
