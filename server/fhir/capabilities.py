@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from projections.fhir import guide
+from projections.fhir.definitions import search_parameters
 from projections.fhir.projection import TYPES
 from server.as_of import HEADER, PARAMETER
 from server.fhir.parameters import supported
@@ -40,7 +41,7 @@ def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
                 "security": {"description": "Bearer tokens; scope fhir:read, and identities:read for names"},
                 "resource": [_resource(resource_type, routes) for resource_type in TYPES],
                 "interaction": [{"code": code, "documentation": says} for code, says in system.items()],
-                "searchParam": [{"name": PARAMETER, "type": "special", "documentation": _AS_OF}],
+                "searchParam": [_search_parameter("Resource", PARAMETER, "special") | {"documentation": _AS_OF}],
             }
         ],
     }
@@ -57,6 +58,14 @@ def _resource(resource_type: str, routes: Routes) -> dict[str, Any]:
         "versioning": "versioned",
         "readHistory": True,
         **{one.element: one.value for one in CONDITIONS if is_served(one, routes)},
-        "searchParam": [{"name": name, "type": kind} for name, kind in sorted(supported(resource_type).items())],
+        "searchParam": [_search_parameter(resource_type, name, kind) for name, kind in sorted(supported(resource_type).items())],
         "operation": [{"name": name, "definition": definition} for name, definition in operations.items()],
     }
+
+
+def _search_parameter(resource_type: str, name: str, kind: str) -> dict[str, Any]:
+    """With its definition, where the guide or R5 has it."""
+    ours = {one.code: one for one in guide.search_parameters() if resource_type in one.base}
+    found = ours.get(name) or (None if resource_type == "Resource" else search_parameters(resource_type).get(name))
+    made = {"name": name, "type": kind}
+    return made if found is None or found.type != kind else {**made, "definition": found.url}

@@ -11,6 +11,7 @@ import pytest_asyncio
 from served_site import Site, served_site
 
 from projections.fhir import guide
+from projections.fhir.vocabulary import GUIDE
 from server.as_of import HEADER
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -67,6 +68,11 @@ async def test_nobody_writes_a_definition_that_ships(site: Site) -> None:
 async def test_the_capability_statement_names_the_guide_and_profiles_that_are_there(site: Site) -> None:
     statement = (await ask(site, "/fhir/metadata")).json()
     assert [guide.by_url(url) for url in statement["implementationGuide"]] == [(await ask(site, "/fhir/ImplementationGuide/anamnesis")).json()]
+    assert statement["rest"][0]["searchParam"][0]["definition"] == f"{GUIDE}:SearchParameter:Resource-asof"
+    of_observation = next(one for one in statement["rest"][0]["resource"] if one["type"] == "Observation")
+    urls = {one["name"]: one.get("definition") for one in of_observation["searchParam"]}
+    assert urls["body-structure"] == f"{GUIDE}:SearchParameter:Observation-body-structure"
+    assert urls["status"] == "http://hl7.org/fhir/SearchParameter/Observation-status"
     named = {url for one in statement["rest"][0]["resource"] for url in one.get("supportedProfile", [])}
     assert named == {guide.profile_url(one) for ids in guide.PROFILES.values() for one in ids}
     for url in named:
