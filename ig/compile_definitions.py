@@ -54,6 +54,8 @@ MENDED = {
 """Expressions for the parameters that R5 publishes without one; and what R5 left out of one (see _mended)."""
 SWAPPED = f"{PARAMETER}DocumentReference-relationship"
 """A composite whose two components R5 gives each other's expression."""
+LOCATION_PERIOD = f"{PARAMETER}Encounter-location-period"
+"""A composite of which one component leads past the reference that it is to compare."""
 COMPONENT_TYPES = {
     f"{PARAMETER}DeviceDefinition-version": "string",
     f"{PARAMETER}Encounter-period": "date",
@@ -208,6 +210,8 @@ def _mended(given: Json) -> str | None:
 
 def _components(given: Json) -> list[Json]:
     components = given.get("component", [])
+    if given["url"] == LOCATION_PERIOD:
+        return [{**one, "expression": one["expression"].removesuffix(".reference")} for one in components]
     if given["url"] != SWAPPED:
         return components
     return [

@@ -16,7 +16,7 @@ import msgspec
 
 from domain.ids import Position
 from projections.checkpoint import reached, wait_for
-from projections.fhir.search_rows import interval
+from projections.fhir.search.dates import interval
 from projections.ledger.instants import position_at
 from projections.ledger.projection import LedgerProjection
 from projections.projection import Projection

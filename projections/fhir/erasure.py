@@ -11,7 +11,7 @@ import asyncpg
 
 from domain.subject import SubjectErased
 from projections.fhir import clinical
-from projections.fhir.search_rows import REFERENCES
+from projections.fhir.search.parameters import TABLES
 from projections.fhir.vocabulary import index_id, selection_id, study_id
 
 STATEMENTS = (
@@ -28,12 +28,20 @@ STATEMENTS = (
 SURVIVES = frozenset({"AuditEvent"})
 """Who looked at whom stays: a pseudonym and a principal, kept for as long as the log is."""
 
-_SEARCH_TABLES = ("token", "reference", "date")
+_SEARCH_TABLES = sorted(set(TABLES.values()))
 
 _REFERRING = """
-SELECT DISTINCT r.type, r.id FROM reference r
-WHERE r.type = ANY($1) AND r.param = ANY($2) AND r.target = ANY($3)
-    AND NOT EXISTS (SELECT FROM record c WHERE c.type = r.type AND c.id = r.id)
+SELECT DISTINCT r.type, r.id FROM unnest($2::text[]) AS t (target)
+CROSS JOIN LATERAL (SELECT key FROM reference WHERE target = t.target OFFSET 0) s
+CROSS JOIN LATERAL (SELECT type, id FROM resource WHERE key = s.key OFFSET 0) r
+WHERE r.type <> ALL($1) AND NOT EXISTS (SELECT FROM record c WHERE c.type = r.type AND c.id = r.id)
+"""
+_FORGET = """
+DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+    SELECT s.row_id FROM unnest($1::text[], $2::text[]) AS k (type, id)
+    CROSS JOIN LATERAL (SELECT key FROM resource WHERE type = k.type AND id = k.id OFFSET 0) r
+    CROSS JOIN LATERAL (SELECT ctid AS row_id FROM {table} WHERE key = r.key OFFSET 0) s
+))
 """
 
 
@@ -55,7 +63,9 @@ async def purge(erased: SubjectErased, position: int, connection: asyncpg.Connec
         types,
         ids,
     )
-    for table in ("resource", "record", *_SEARCH_TABLES):
+    for table in _SEARCH_TABLES:
+        await connection.execute(_FORGET.format(table=table), types, ids)
+    for table in ("resource", "record"):
         await connection.execute(
             f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT r.row_id FROM unnest($1::text[], $2::text[]) AS k (type, id)"
             f" CROSS JOIN LATERAL (SELECT ctid AS row_id FROM {table} WHERE type = k.type AND id = k.id OFFSET 0) r))",
@@ -71,12 +81,10 @@ async def purge(erased: SubjectErased, position: int, connection: asyncpg.Connec
 
 async def _with_referring(named: list[tuple[str, str]], connection: asyncpg.Connection) -> list[tuple[str, str]]:
     """These resources and all that refer to them, and to those in turn (a Provenance of a Provenance)."""
-    types = [kind for kind in REFERENCES if kind not in SURVIVES]
-    params = sorted({param for kind in types for param in REFERENCES[kind]})
     found, latest = set(named), named
     while latest:
         targets = [f"{kind}/{resource_id}" for kind, resource_id in latest]
-        rows = await connection.fetch(_REFERRING, types, params, targets)
+        rows = await connection.fetch(_REFERRING, sorted(SURVIVES), targets)
         latest = sorted({(row["type"], row["id"]) for row in rows} - found)
         found.update(latest)
     return sorted(found)

@@ -43,7 +43,7 @@ from projections.fhir.vocabulary import (
 )
 from projections.parts import cut_at_erasures
 
-NAME, VERSION = "fhir", 3
+NAME, VERSION = "fhir", 4
 SCHEMA = f"{NAME}_v{VERSION}"
 CURATED = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance", "AuditEvent")
 """Types of which the log itself implies resources; clients may write others of some of these."""

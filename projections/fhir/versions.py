@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import asyncpg
 import msgspec
 
 from eventlog.envelope import RecordedEvent, instant
-from projections.fhir.search_rows import DateRow, ReferenceRow, TokenRow, search_rows
+from projections.fhir.search.rows import add_rows, no_rows
 from projections.fhir.vocabulary import Json
 
 Key = tuple[str, str]
 _DELETED: Json = {}
+VERSION_BITS = 20
+"""How many versions one event may make, as a power of two."""
 VERSIONS_BETWEEN = 100
 """Whose search rows are made before the loop may send more."""
 
@@ -132,32 +134,35 @@ class Versions:
                 [version for _, version in self._ended],
                 list(self._ended.values()),
             )
+        keys = list(_keys(made.position_from for _, made in self._made))
         rows = [
-            (kind, resource_id, made.version, made.position_from, made.position_to, made.last_updated, _text(made.body))
-            for (kind, resource_id), made in self._made
+            (kind, resource_id, made.version, made.position_from, made.position_to, made.last_updated, _text(made.body), key)
+            for ((kind, resource_id), made), key in zip(self._made, keys, strict=True)
         ]
         # PostgreSQL takes the versions in while their search rows are worked out.
         copying = asyncio.create_task(_copy(connection, "resource", rows))
-        tokens: list[TokenRow] = []
-        references: list[ReferenceRow] = []
-        dates: list[DateRow] = []
+        found = no_rows()
         try:
-            for nth, (_, made) in enumerate(self._made):
+            for nth, ((_, made), key) in enumerate(zip(self._made, keys, strict=True)):
                 if nth % VERSIONS_BETWEEN == 0:
                     await asyncio.sleep(0)
-                if made.body is _DELETED:
-                    continue
-                found = search_rows(made.body, made.version)
-                tokens += found.tokens
-                references += found.references
-                dates += found.dates
+                if made.body is not _DELETED:
+                    add_rows(made.body, key, found)
         finally:
             await copying
-        await _copy(connection, "token", tokens)
-        await _copy(connection, "reference", references)
-        await _copy(connection, "date", dates)
+        for table, of_table in found.items():
+            await _copy(connection, table, of_table)
         for table, added in self._rows.items():
             await _copy(connection, table, added)
+
+
+def _keys(positions: Iterable[int]) -> Iterator[int]:
+    """Of versions in the order of their making: the position, and which version of its event it is, whatever the batch holds."""
+    last, nth = -1, 0
+    for position in positions:
+        nth = nth + 1 if position == last else 0
+        last = position
+        yield position << VERSION_BITS | nth
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")

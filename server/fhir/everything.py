@@ -7,13 +7,10 @@ Provenance), and what all of these refer to. What is only referred to is left ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import asyncpg
 from fastapi import APIRouter, Request, Response
 
-from projections.fhir.definitions import compartments
 from projections.fhir.projection import SCHEMA
 from server.as_of import PARAMETER
 from server.audit.reads import saw_resources
@@ -22,7 +19,7 @@ from server.fhir import representation
 from server.fhir.as_of import Given, asked_period, asked_position
 from server.fhir.bundles import bundle, links, opened_page, shown_bodies
 from server.fhir.gone import absent
-from server.fhir.neighbours import Key, Neighbours
+from server.fhir.neighbours import Found, Named, Neighbours
 from server.fhir.outcome import FhirError
 from server.fhir.pages import Page
 from server.fhir.reading import at_position
@@ -49,11 +46,11 @@ _OF_A_STUDY = ("BodyStructure", "ImagingSelection", "Observation")
 
 _BODIES = f"""
     SELECT r.type, r.id, r.version, r.body, r.position_to, r.last_updated
-    FROM unnest($1::text[], $2::text[], $3::int[]) WITH ORDINALITY AS k (type, id, version, nth) CROSS JOIN LATERAL (
-        SELECT * FROM {SCHEMA}.resource WHERE type = k.type AND id = k.id AND version = k.version OFFSET 0
+    FROM unnest($1::bigint[]) WITH ORDINALITY AS k (key, nth) CROSS JOIN LATERAL (
+        SELECT * FROM {SCHEMA}.resource WHERE key = k.key OFFSET 0
     ) r
-    WHERE $4::timestamptz IS NULL OR r.last_updated >= $4
-    ORDER BY k.nth LIMIT $5
+    WHERE $2::timestamptz IS NULL OR r.last_updated >= $2
+    ORDER BY k.nth LIMIT $3
 """
 
 router = APIRouter(route_class=FhirRoute)
@@ -83,8 +80,8 @@ async def everything(request: Request, reader: Reader, resource_type: str, resou
     found = await (_of_patient if resource_type == "Patient" else _of_study)(Neighbours(services.pool, page.position), focal)
     if focal not in found:
         raise at_position(page.position, await absent(services.pool, resource_type, resource_id, page.position))
-    keys = sorted(key for key in found if key[0] in types and f"{key[0]}/{key[1]}" > page.after)
-    rows = await _rows(services.pool, keys, found, since[0] if since else None, page.count + 1)
+    beyond = [found[named] for named in sorted(found) if named[0] in types and "/".join(named) > page.after]
+    rows = list(await services.pool.fetch(_BODIES, beyond, since[0] if since else None, page.count + 1))
     more, rows = len(rows) > page.count, rows[: page.count]
     saw_resources(request, (row["body"] for row in rows))
     last = f"{rows[-1]['type']}/{rows[-1]['id']}" if more else None
@@ -100,39 +97,33 @@ async def everything(request: Request, reader: Reader, resource_type: str, resou
     return bundle("searchset", page, links(request, services, page, is_first, last), entries, shown)
 
 
-async def _of_patient(near: Neighbours, focal: Key) -> dict[Key, int]:
+async def _of_patient(near: Neighbours, focal: Named) -> Found:
     own = await near.there([focal])
     if own:
-        own |= await near.referring([focal], compartments()["Patient"].parameters)
+        own |= await near.referring([focal], "Patient")
     return await _with_referred(near, own, {focal[1]})
 
 
-async def _of_study(near: Neighbours, focal: Key) -> dict[Key, int]:
+async def _of_study(near: Neighbours, focal: Named) -> Found:
     own = await near.there([focal])
+    patients = {patient for found in (await near.patients_of(own)).values() for patient in found}
     if own:
         own |= _parts(await near.referring([focal]) | await near.there(await near.referred(own)))
         own |= _parts(await near.there(await near.referred(own)))
         own |= await near.referring(own)
-    patients = {patient for found in (await near.patients_of({focal: own[focal]} if own else {})).values() for patient in found}
     about = await near.patients_of(own)
-    return await _with_referred(near, {key: own[key] for key in own if about.get(key, patients) <= patients}, patients)
+    return await _with_referred(near, {named: own[named] for named in own if about.get(named, patients) <= patients}, patients)
 
 
-def _parts(found: Mapping[Key, int]) -> dict[Key, int]:
-    return {key: version for key, version in found.items() if key[0] in _OF_A_STUDY}
+def _parts(found: Found) -> Found:
+    return {named: key for named, key in found.items() if named[0] in _OF_A_STUDY}
 
 
-async def _with_referred(near: Neighbours, own: dict[Key, int], patients: set[str]) -> dict[Key, int]:
+async def _with_referred(near: Neighbours, own: Found, patients: set[str]) -> Found:
     """And what these refer to: of these patients, or of none."""
     referred = await near.there(await near.referred(own) - own.keys())
     about = await near.patients_of(referred)
-    return own | {key: version for key, version in referred.items() if about.get(key, patients) <= patients}
-
-
-async def _rows(pool: asyncpg.Pool, keys: list[Key], found: Mapping[Key, int], since: object, limit: int) -> list[asyncpg.Record]:
-    return list(
-        await pool.fetch(_BODIES, [key[0] for key in keys], [key[1] for key in keys], [found[key] for key in keys], since, limit)
-    )
+    return own | {named: key for named, key in referred.items() if about.get(named, patients) <= patients}
 
 
 def _types(given: Given, reader: Authenticated) -> tuple[str, ...]:

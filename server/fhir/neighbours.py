@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import cache
 
 import asyncpg
 
 from projections.fhir.definitions import compartments
 from projections.fhir.projection import SCHEMA
+from projections.fhir.search.parameters import parameters
 
-Key = tuple[str, str]
+Named = tuple[str, str]
 """Type and id."""
+Found = dict[Named, int]
+"""With the key of the version that held."""
 
 # By LATERAL: looked up by index, however many there are.
 _HELD = "(r.position_from <= $1 AND (r.position_to IS NULL OR r.position_to > $1))"
 _THERE = f"""
-    SELECT k.type, k.id, r.version FROM unnest($2::text[], $3::text[]) AS k (type, id) CROSS JOIN LATERAL (
-        SELECT r.version FROM {SCHEMA}.resource r WHERE r.type = k.type AND r.id = k.id AND {_HELD} OFFSET 0
+    SELECT k.type, k.id, r.key FROM unnest($2::text[], $3::text[]) AS k (type, id) CROSS JOIN LATERAL (
+        SELECT r.key FROM {SCHEMA}.resource r WHERE r.type = k.type AND r.id = k.id AND {_HELD} OFFSET 0
     ) r
 """
 _REFERRING = f"""
-    SELECT DISTINCT s.type, s.param, s.id, s.version FROM unnest($2::text[]) AS t (target) CROSS JOIN LATERAL (
-        SELECT * FROM {SCHEMA}.reference s WHERE s.target = t.target OFFSET 0
+    SELECT DISTINCT r.type, r.id, s.key, s.source FROM unnest($2::text[]) AS t (target) CROSS JOIN LATERAL (
+        SELECT s.key, s.source FROM {SCHEMA}.reference s WHERE s.target = t.target OFFSET 0
     ) s CROSS JOIN LATERAL (
-        SELECT FROM {SCHEMA}.resource r WHERE r.type = s.type AND r.id = s.id AND r.version = s.version AND {_HELD} OFFSET 0
+        SELECT r.type, r.id FROM {SCHEMA}.resource r WHERE r.key = s.key AND {_HELD} OFFSET 0
     ) r
 """
 _REFERRED = f"""
-    SELECT DISTINCT k.type, k.id, s.param, s.target FROM unnest($1::text[], $2::text[], $3::int[]) AS k (type, id, version) CROSS JOIN LATERAL (
-        SELECT s.param, s.target FROM {SCHEMA}.reference s WHERE s.type = k.type AND s.id = k.id AND s.version = k.version OFFSET 0
+    SELECT DISTINCT k.key, s.source, s.target FROM unnest($1::bigint[]) AS k (key) CROSS JOIN LATERAL (
+        SELECT s.source, s.target FROM {SCHEMA}.reference s WHERE s.key = k.key OFFSET 0
     ) s
 """
+
+
+@cache
+def compartment_sources(compartment: str, resource_type: str) -> frozenset[int]:
+    """The sources of references by which a resource of a type is in a compartment (R5 compartmentdefinition.html)."""
+    named = compartments()[compartment].parameters.get(resource_type, ())
+    known = parameters(resource_type)
+    looks = [look for name in named if name in known for look in known[name].looks]
+    return frozenset(look.source.number for look in looks if look.target in (None, compartment))
 
 
 class Neighbours:
@@ -38,34 +51,32 @@ class Neighbours:
         self._pool = pool
         self._position = position
 
-    async def there(self, keys: Iterable[Key]) -> dict[Key, int]:
-        """Those of these resources that were there, with the version that held."""
-        wanted = sorted(set(keys))
-        rows = await self._pool.fetch(_THERE, self._position, [key[0] for key in wanted], [key[1] for key in wanted])
-        return {(row["type"], row["id"]): row["version"] for row in rows}
+    async def there(self, named: Iterable[Named]) -> Found:
+        """Those of these resources that were there."""
+        wanted = sorted(set(named))
+        rows = await self._pool.fetch(_THERE, self._position, [one[0] for one in wanted], [one[1] for one in wanted])
+        return {(row["type"], row["id"]): row["key"] for row in rows}
 
-    async def referring(self, keys: Iterable[Key], by: Mapping[str, Sequence[str]] | None = None) -> dict[Key, int]:
-        """The versions that refer to any of these; of each type only by these search parameters, where they are given."""
-        rows = await self._pool.fetch(_REFERRING, self._position, [f"{kind}/{resource_id}" for kind, resource_id in sorted(set(keys))])
-        return {(row["type"], row["id"]): row["version"] for row in rows if by is None or row["param"] in by.get(row["type"], ())}
+    async def referring(self, named: Iterable[Named], compartment: str | None = None) -> Found:
+        """What refers to any of these; with a compartment, only what is so in that compartment of theirs."""
+        rows = await self._pool.fetch(_REFERRING, self._position, [f"{kind}/{resource_id}" for kind, resource_id in sorted(set(named))])
+        return {
+            (row["type"], row["id"]): row["key"]
+            for row in rows
+            if compartment is None or row["source"] in compartment_sources(compartment, row["type"])
+        }
 
-    async def referred(self, versions: Mapping[Key, int]) -> set[Key]:
-        """What these versions refer to, here."""
-        rows = await self._references(versions)
+    async def referred(self, found: Found) -> set[Named]:
+        """What these refer to, here."""
+        rows = await self._pool.fetch(_REFERRED, sorted(found.values()))
         return {(kind, resource_id) for row in rows for kind, _, resource_id in [row["target"].partition("/")] if resource_id}
 
-    async def patients_of(self, versions: Mapping[Key, int]) -> dict[Key, set[str]]:
+    async def patients_of(self, found: Mapping[Named, int]) -> dict[Named, set[str]]:
         """In whose compartments each of these is, as far as it is in any: ids of Patients."""
-        by = compartments()["Patient"].parameters
-        found: dict[Key, set[str]] = {key: {key[1]} for key in versions if key[0] == "Patient"}
-        for row in await self._references(versions):
-            kind, _, patient_id = row["target"].partition("/")
-            if kind == "Patient" and row["param"] in by.get(row["type"], ()):
-                found.setdefault((row["type"], row["id"]), set()).add(patient_id)
-        return found
-
-    async def _references(self, versions: Mapping[Key, int]) -> list[asyncpg.Record]:
-        keys = sorted(versions)
-        return list(
-            await self._pool.fetch(_REFERRED, [key[0] for key in keys], [key[1] for key in keys], [versions[key] for key in keys])
-        )
+        by_key = {key: named for named, key in found.items()}
+        patients: dict[Named, set[str]] = {named: {named[1]} for named in found if named[0] == "Patient"}
+        for row in await self._pool.fetch(_REFERRED, sorted(by_key)):
+            named, (kind, _, patient_id) = by_key[row["key"]], row["target"].partition("/")
+            if kind == "Patient" and row["source"] in compartment_sources("Patient", named[0]):
+                patients.setdefault(named, set()).add(patient_id)
+        return patients

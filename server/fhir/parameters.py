@@ -1,40 +1,82 @@
-"""Search parameters: those of each type, parsed into conditions. What is not known is an error, never ignored in silence."""
+"""Search parameters with their modifiers, chains and prefixes, parsed into conditions. What is not known is an error, never ignored
+in silence (R5 search.html).
+
+Modifiers that need a terminology server are refused by name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
 
-import msgspec
-
-from projections.fhir.search_rows import DATES, REFERENCES, TOKENS, interval
+from projections.fhir.definitions import is_resource_type
+from projections.fhir.search.parameters import TABLES, Look, Parameter, parameters
+from projections.fhir.search.rows import of_type_number
+from projections.fhir.search.values import MAX_CHARACTERS
+from server.fhir import comparisons
+from server.fhir.comparisons import Test
+from server.fhir.conditions import (
+    Chained,
+    Condition,
+    HasId,
+    HasParts,
+    HasRow,
+    IsMissing,
+    Never,
+    ReferredBy,
+    WasUpdated,
+    looks_of,
+)
 from server.fhir.outcome import FhirError
 
-PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb")
-RESULT_PARAMETERS = ("_asof", "_count", "_format", "_pretty")
-CHAINS = {"ImagingStudy": {"body-structure.included_structure": ("body-structure", "BodyStructure", "included_structure")}}
-"""Chained parameters: name → (reference parameter, type of its target, token parameter there)."""
+HOW = ("_asof", "_count", "_format", "_pretty")
+RESULT_PARAMETERS = (*HOW, "_sort", "_include", "_include:iterate", "_revinclude", "_revinclude:iterate")
+"""What says how to answer, and not what to look for."""
+MAX_DEPTH = 6
+"""Links in a chain."""
+MAX_ALTERNATIVES = 1000
+"""Values between commas."""
+ANY_TYPE = 100
+"""A parameter that may lead to so many types may lead to any."""
+MAX_TYPES = 12
+"""Types that a link of a chain may lead to without one being named."""
+
+Comparison = Callable[[str, str], Test]
+_COMPARISONS: dict[tuple[str, str], Comparison] = {
+    ("token", ""): comparisons.token_test,
+    ("token", "not"): comparisons.token_test,
+    ("token", "text"): comparisons.text_test,
+    ("token", "code-text"): comparisons.code_text_test,
+    ("token", "of-type"): comparisons.of_type_test,
+    ("string", ""): comparisons.string_test,
+    ("string", "exact"): comparisons.exact_test,
+    ("string", "contains"): comparisons.contains_test,
+    ("uri", ""): comparisons.uri_test,
+    ("uri", "contains"): comparisons.uri_contains_test,
+    ("uri", "below"): comparisons.uri_below_test,
+    ("uri", "above"): comparisons.uri_above_test,
+    ("date", ""): comparisons.date_test,
+    ("number", ""): comparisons.number_test,
+    ("quantity", ""): comparisons.quantity_test,
+}
+"""Type of a parameter and modifier → how a value is compared; references and composites have their own ways."""
+MODIFIERS: dict[str, tuple[str, ...]] = {
+    kind: ("missing", *sorted(modifier for of, modifier in _COMPARISONS if of == kind and modifier))
+    for kind in ("token", "string", "uri", "date", "number", "quantity")
+} | {"reference": ("missing", "identifier"), "composite": ("missing",)}
+"""Of each type of parameter; a reference takes the name of a type too."""
+_TERMINOLOGY = frozenset({"in", "not-in", "text-advanced"})
+"""Modifiers for which a terminology server, or an index of words, is needed; `above` and `below` on a token too."""
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
-class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """One parameter of a search. ``values`` are alternatives; several conditions must all hold."""
-
-    kind: str
-    """id, updated, token, reference, date or chain."""
-    param: str
-    values: tuple[tuple[str, ...], ...]
-
-
+@cache
 def supported(resource_type: str) -> dict[str, str]:
-    """Parameter → its type in a CapabilityStatement."""
-    return {
-        "_id": "token",
-        "_lastUpdated": "date",
-        **dict.fromkeys(TOKENS.get(resource_type, {}), "token"),
-        **dict.fromkeys(REFERENCES.get(resource_type, {}), "reference"),
-        **dict.fromkeys(DATES.get(resource_type, {}), "date"),
-        **dict.fromkeys(CHAINS.get(resource_type, {}), "token"),
-    }
+    """Parameter → its type in a CapabilityStatement; of what is no type of resource there are none."""
+    if not is_resource_type(resource_type):
+        return {}
+    return {code: one.type for code, one in parameters(resource_type).items()}
 
 
 def parse(resource_type: str, given: Sequence[tuple[str, str]], *, lenient: bool) -> tuple[list[Condition], list[str]]:
@@ -44,81 +86,218 @@ def parse(resource_type: str, given: Sequence[tuple[str, str]], *, lenient: bool
     for name, value in given:
         if name in RESULT_PARAMETERS:
             continue
-        if name not in supported(resource_type):
-            if not lenient:
-                names = ", ".join(sorted({*supported(resource_type), *RESULT_PARAMETERS}))
-                raise FhirError(
-                    400, "not-supported", f"{resource_type} has no search parameter {name}; there are {names}", f"http.{name}"
-                )
+        try:
+            conditions.append(condition(resource_type, name, value))
+        except FhirError as error:
+            if error.code != "not-supported" or not lenient:
+                raise
             ignored.append(name)
-            continue
-        if "\0" in value:
-            raise FhirError(400, "value", f"parameter {name} holds a NUL character", f"http.{name}")
-        if not value:
-            raise FhirError(400, "value", f"parameter {name} has no value", f"http.{name}")
-        conditions.append(_condition(resource_type, name, value))
     return conditions, ignored
 
 
-def _condition(resource_type: str, name: str, value: str) -> Condition:
-    alternatives = _split(value)
-    if name == "_id":
-        return Condition(kind="id", param=name, values=tuple((one,) for one in alternatives))
-    if name == "_lastUpdated":
-        return Condition(kind="updated", param=name, values=tuple(_date(name, one) for one in alternatives))
-    if name in TOKENS.get(resource_type, {}):
-        return Condition(kind="token", param=name, values=tuple(_token(one) for one in alternatives))
-    if name in DATES.get(resource_type, {}):
-        return Condition(kind="date", param=name, values=tuple(_date(name, one) for one in alternatives))
-    if name in CHAINS.get(resource_type, {}):
-        return Condition(kind="chain", param=name, values=tuple(_token(one) for one in alternatives))
-    return Condition(kind="reference", param=name, values=tuple((_reference(name, one),) for one in alternatives))
+def condition(resource_type: str, name: str, value: str, depth: int = 0) -> Condition:
+    """What one parameter asks for. Raises FhirError (400): not-supported where there is no such parameter or modifier."""
+    if "\0" in value or "\0" in name:
+        raise FhirError(400, "value", "a parameter holds a NUL character", "http")
+    if not value:
+        raise FhirError(400, "value", f"parameter {name} has no value", f"http.{name}")
+    if depth > MAX_DEPTH:
+        raise FhirError(400, "too-costly", f"a chain has at most {MAX_DEPTH} links", f"http.{name}")
+    if name.startswith("_has:"):
+        return _has(resource_type, name, value, depth)
+    head, is_chain, rest = name.partition(".")
+    code, _, modifier = head.partition(":")
+    parameter = _known(resource_type, code)
+    if is_chain:
+        return _chain(parameter, modifier, name, rest, value, depth)
+    return _plain(resource_type, parameter, modifier, name, value)
 
 
-def _split(value: str) -> list[str]:
-    """Alternatives are separated by commas; `\\,` is a comma, `\\|` a bar and `\\\\` a backslash (R5 search.html#escaping)."""
-    parts, current, escaped = [], "", False
-    for character in value:
-        if escaped:
-            current += character if character in ",\\$" else "\\" + character
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif character == ",":
-            parts.append(current)
-            current = ""
-        else:
-            current += character
-    return [*parts, current]
+def alternatives(value: str) -> list[str]:
+    """Between commas that no backslash stands before; their escapes are still in them."""
+    found = comparisons.split_escaped(value, ",")
+    if len(found) > MAX_ALTERNATIVES:
+        raise FhirError(400, "too-costly", f"a parameter has at most {MAX_ALTERNATIVES} alternatives", "http")
+    return found
 
 
-def _token(value: str) -> tuple[str, ...]:
-    """(code,) or (system, code): `code`, `system|code`, `|code` (no system), `system|` (any code)."""
-    system, bar, code = value.partition("|")
-    return (system, code) if bar else (value,)
+def reference_numbers(parameter: Parameter) -> tuple[int, ...]:
+    """Of the sources of a reference parameter."""
+    return tuple(sorted({look.source.number for look in parameter.looks}))
 
 
-def _reference(name: str, value: str) -> str:
-    if "/" in value:
-        kind, resource_id = value.split("/_history/")[0].rstrip("/").split("/")[-2:]
-        return f"{kind}/{resource_id}"
-    if name in ("patient", "subject"):
-        return f"Patient/{value}"
-    kinds = {"derived-from": "ImagingStudy", "part-of": "ImagingStudy", "focus": "ImagingSelection", "device": "Device", "body-structure": "BodyStructure"}
-    if name not in kinds:
-        raise FhirError(400, "value", f"parameter {name} needs a type: write {name}=Type/{value}", f"http.{name}")
-    return f"{kinds[name]}/{value}"
+def target_types(parameter: Parameter) -> tuple[str, ...]:
+    """Types that a reference parameter may lead to; none is any."""
+    narrowed = {look.target for look in parameter.looks}
+    if None not in narrowed:
+        return tuple(sorted(one for one in narrowed if one))
+    targets = tuple(one for one in parameter.targets if is_resource_type(one))
+    return targets if len(targets) < ANY_TYPE else ()
 
 
-def _date(name: str, value: str) -> tuple[str, ...]:
-    """(prefix, low, high) with the ends in ISO 8601."""
-    prefix, text = (value[:2], value[2:]) if value[:2] in PREFIXES else ("eq", value)
-    try:
-        low, high = interval(text.replace(" ", "+"))
-    except (ValueError, OverflowError):
-        raise FhirError(400, "value", f"{name}: {text!r} is no date (YYYY, YYYY-MM, YYYY-MM-DD or with a time)", f"http.{name}") from None
-    return prefix, low.isoformat(), high.isoformat()
+def _known(resource_type: str, code: str) -> Parameter:
+    known = parameters(resource_type)
+    if code not in known:
+        names = ", ".join(sorted({*known, *RESULT_PARAMETERS}))
+        raise FhirError(400, "not-supported", f"{resource_type} has no search parameter {code}; there are {names}", f"http.{code}")
+    return known[code]
 
 
-def moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+def _plain(resource_type: str, parameter: Parameter, modifier: str, name: str, value: str) -> Condition:
+    if modifier == "missing":
+        return _missing(parameter, name, value)
+    if parameter.code == "_id" and modifier in ("", "not"):
+        return HasId(tuple(comparisons.unescaped(one) for one in alternatives(value)), modifier == "not")
+    if parameter.code == "_lastUpdated" and not modifier:
+        return WasUpdated(tuple(comparisons.updated_test(name, one) for one in alternatives(value)))
+    if parameter.type == "reference":
+        return _reference(parameter, modifier, name, value)
+    if parameter.type == "composite" and not modifier:
+        return _composite(parameter, name, value)
+    compare = _COMPARISONS.get((parameter.type, modifier))
+    if compare is None or not parameter.looks:
+        raise _no_modifier(parameter, modifier, name)
+    numbers = _numbers(parameter.looks)
+    if modifier == "of-type":
+        numbers = tuple(sorted(of_type_number(look.source) for look in parameter.looks if look.source.branch.type == "Identifier"))
+        if not numbers:
+            raise _no_modifier(parameter, modifier, name)
+    tests = tuple(compare(name, one) for one in alternatives(value))
+    return HasRow(TABLES[parameter.type], numbers, tests, modifier == "not")
+
+
+def _missing(parameter: Parameter, name: str, value: str) -> Condition:
+    if value not in ("true", "false"):
+        raise FhirError(400, "value", f"{name} is true or false", f"http.{name}")
+    looks = looks_of(parameter)
+    if not looks:  # every resource has an id, and was updated
+        return HasId((), is_negated=value == "false")
+    return IsMissing(looks, value == "true")
+
+
+def _reference(parameter: Parameter, modifier: str, name: str, value: str) -> Condition:
+    """`Type/id`, `id`, a URL; `:Type=id`; `:identifier=system|value` (R5 search.html#reference)."""
+    if modifier == "identifier":
+        tests = tuple(comparisons.token_test(name, one) for one in alternatives(value))
+        return HasRow("token", _numbers(parameter.looks), tests)
+    if modifier and not is_resource_type(modifier):
+        raise _no_modifier(parameter, modifier, name)
+    may_be = target_types(parameter)
+    if modifier and may_be and modifier not in may_be:
+        return Never()
+    targets = [target for one in alternatives(value) for target in _targets(comparisons.unescaped(one), modifier, may_be, name)]
+    return HasRow("reference", _numbers(parameter.looks), (_targets_test(targets),)) if targets else Never()
+
+
+def _targets(value: str, modifier: str, may_be: tuple[str, ...], name: str) -> list[str]:
+    """As they stand in the rows: without versions."""
+    text = value.partition("/_history/")[0].rstrip("/")
+    parts = text.split("/")
+    if len(parts) > 1 and is_resource_type(parts[-2]) and _ID.fullmatch(parts[-1]):
+        kind, resource_id = parts[-2:]
+        if (modifier and kind != modifier) or (may_be and kind not in may_be):
+            return []
+        return [text] if text == f"{kind}/{resource_id}" else [text, f"{kind}/{resource_id}"]
+    if not _ID.fullmatch(text):
+        return [text[:MAX_CHARACTERS]]
+    kinds = (modifier,) if modifier else may_be
+    if not kinds:
+        raise FhirError(400, "value", f"parameter {name} needs a type: write {name}=Type/{text}", f"http.{name}")
+    return [f"{kind}/{text}" for kind in kinds]
+
+
+def _targets_test(targets: list[str]) -> Test:
+    return lambda s, arg: f"{s}.target = ANY({arg(targets)}::text[])"
+
+
+def _composite(parameter: Parameter, name: str, value: str) -> Condition:
+    """`a$b`: what each part asks for, of the same container (R5 search.html#composite)."""
+    tests = []
+    for one in alternatives(value):
+        given = comparisons.split_escaped(one, "$")
+        if len(given) != len(parameter.parts):
+            raise FhirError(400, "value", f"{name} takes {len(parameter.parts)} values joined by $", f"http.{name}")
+        tests.append(tuple(_part_test(part.kind, name, text) for part, text in zip(parameter.parts, given, strict=True)))
+    return HasParts(tuple((TABLES[part.kind], part.looks) for part in parameter.parts), tuple(tests))
+
+
+def _part_test(kind: str, name: str, text: str) -> Test:
+    if not text:
+        raise FhirError(400, "value", f"{name}: a part has no value", f"http.{name}")
+    if kind != "reference":
+        return _COMPARISONS[kind, ""](name, text)
+    return _targets_test(_targets(comparisons.unescaped(text), "", (), name))
+
+
+def _chain(parameter: Parameter, modifier: str, name: str, rest: str, value: str, depth: int) -> Condition:
+    if parameter.type != "reference":
+        raise FhirError(400, "not-supported", f"{name}: {parameter.code} is no reference, so no chain goes on from it", f"http.{name}")
+    if modifier and not is_resource_type(modifier):
+        raise FhirError(400, "not-supported", f"{name}: {modifier} is no type of resource", f"http.{name}")
+    may_be = target_types(parameter)
+    kinds = (modifier,) if modifier else may_be
+    if modifier and may_be and modifier not in may_be:
+        return Never()
+    if not kinds or len(kinds) > MAX_TYPES:
+        raise FhirError(
+            400, "value", f"{name}: {parameter.code} leads to many types: write {parameter.code}:Type.{rest}", f"http.{name}"
+        )
+    found, refused = [], None
+    for kind in kinds:
+        try:
+            found.append((kind, condition(kind, rest, value, depth + 1)))
+        except FhirError as error:
+            refused = error if refused is None or error.code != "not-supported" else refused
+    if not found:
+        assert refused is not None
+        raise refused
+    return Chained(reference_numbers(parameter), tuple(found))
+
+
+def _has(resource_type: str, name: str, value: str, depth: int) -> Condition:
+    """`_has:Type:reference:parameter` (R5 search.html#has)."""
+    given = name.split(":", 3)
+    if len(given) != 4 or not all(given[1:]):
+        raise FhirError(400, "value", f"{name}: write _has:Type:reference:parameter", f"http.{name}")
+    _, other_type, code, rest = given
+    if not is_resource_type(other_type):
+        raise FhirError(400, "value", f"{name}: {other_type} is no type of resource", f"http.{name}")
+    parameter = _known(other_type, code)
+    if parameter.type != "reference":
+        raise FhirError(400, "value", f"{name}: {code} is no reference", f"http.{name}")
+    inner = condition(other_type, rest, value, depth + 1)
+    may_be = target_types(parameter)
+    if may_be and resource_type not in may_be:
+        return Never()
+    return ReferredBy(resource_type, other_type, reference_numbers(parameter), inner)
+
+
+def _numbers(looks: Sequence[Look]) -> tuple[int, ...]:
+    return tuple(sorted({look.source.number for look in looks}))
+
+
+def _no_modifier(parameter: Parameter, modifier: str, name: str) -> FhirError:
+    if modifier in _TERMINOLOGY or (parameter.type in ("token", "reference") and modifier in ("above", "below")):
+        said = f"{name}: the modifier :{modifier} needs a terminology server, and there is none"
+    else:
+        said = f"{name}: a parameter of type {parameter.type} has no modifier :{modifier}"
+    return FhirError(400, "not-supported", said, f"http.{name}")
+
+
+def touched_types(conditions: Sequence[Condition]) -> set[str]:
+    """The other types that these look into: who may not read one may not search by it."""
+    found: set[str] = set()
+    for one in conditions:
+        _collect(one, found)
+    return found
+
+
+def _collect(asked: Condition, found: set[str]) -> None:
+    match asked:
+        case Chained(alternatives=ways):
+            for kind, inner in ways:
+                found.add(kind)
+                _collect(inner, found)
+        case ReferredBy(other_type=kind, inner=inner):
+            found.add(kind)
+            _collect(inner, found)

@@ -13,14 +13,14 @@ from server.auth.principals import Authenticated
 from server.fhir import representation
 from server.fhir.as_of import Given, asked_position, single
 from server.fhir.bundles import bundle, links, opened_page, shown_bodies
+from server.fhir.includes import included
 from server.fhir.negotiation import check_format
 from server.fhir.outcome import FhirError, issue
 from server.fhir.pages import Page
-from server.fhir.parameters import parse
 from server.fhir.preferences import preferences
-from server.fhir.query import Statement
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, base_url, count_asked, given_in_url, services_of
+from server.fhir.search import Search
 from server.fhir.state import reached_position
 
 DEFAULT_COUNT = 50
@@ -64,34 +64,38 @@ async def _search(request: Request, reader: Authenticated, resource_type: str, g
     if page is None:
         how = [(name, value) for name, value in given if name in PARAMETERS]
         shown, total = Representation.asked(how), _total_asked(how)
-        conditions, ignored = parse(resource_type, _what(given), lenient=preferences(request).is_lenient)
+        asked_for, ignored = Search.parsed(resource_type, _what(given), lenient=preferences(request).is_lenient)
         count = count_asked(given, DEFAULT_COUNT, least=0)
         asked = await asked_position(services.pool, given)
         position = asked if asked is not None else await reached_position(services)
         used = [(name, value) for name, value in given if name not in (*ignored, PARAMETER)]
-        statement = Statement(resource_type, conditions, position)
+        statement = asked_for.statement(position)
         counted = await statement.count(services.pool) if total != "none" or shown.is_count or count == 0 else None
         page = Page(resource_type=resource_type, parameters=used, position=position, count=count, total=counted)
     else:
         shown = Representation.asked(page.parameters)
-        conditions, _ = parse(resource_type, _what(page.parameters), lenient=True)
-        statement = Statement(resource_type, conditions, page.position)
+        asked_for, _ = Search.parsed(resource_type, _what(page.parameters), lenient=True)
+        statement = asked_for.statement(page.position)
+    asked_for.check(reader)
     shown.check([resource_type])
     saw_search(request, page.parameters)
     if shown.is_count or page.count == 0:  # R5 search.html#count: the same
         return bundle("searchset", page, links(request, services, page, is_first, None), _warning(ignored), shown)
     rows = await statement.page(services.pool, page.after, page.count + 1)
     more, rows = len(rows) > page.count, rows[: page.count]
+    page_links = links(request, services, page, is_first, statement.mark(rows[-1]) if more else None)
+    beside = await included(services.pool, rows, asked_for.includes, page.position)
+    modes = ["match"] * len(rows) + ["include"] * len(beside)
+    rows = [*rows, *beside]
     saw_resources(request, (row["body"] for row in rows))
-    page_links = links(request, services, page, is_first, rows[-1]["id"] if more else None)
-    bodies = await shown_bodies(services, reader, [resource_type] * len(rows), rows, page.position)
+    bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
     entries: list[dict[str, Any]] = [
         {
-            "fullUrl": f"{base_url(request)}/{resource_type}/{row['id']}",
-            "resource": shown.of(resource_type, body),
-            "search": {"mode": "match"},
+            "fullUrl": f"{base_url(request)}/{row['type']}/{row['id']}",
+            "resource": shown.of(row["type"], body),
+            "search": {"mode": mode},
         }
-        for row, body in zip(rows, bodies, strict=True)
+        for row, body, mode in zip(rows, bodies, modes, strict=True)
     ]
     return bundle("searchset", page, page_links, [*entries, *_warning(ignored)], shown)
 

@@ -1,0 +1,94 @@
+"""The rows that a version of a resource is found by: one for each value that some search parameter of its type looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from projections.fhir.fhirpath import Branch, Values
+from projections.fhir.search.parameters import TABLES, Source, number_of, sources
+from projections.fhir.search.values import CONVERTERS, Converter, identifiers_of_references, identifiers_of_type
+
+Json = dict[str, Any]
+Row = tuple[Any, ...]
+"""Number of the source, what is compared (see values), which of the containers of a composite, key of the version."""
+Rows = dict[str, list[Row]]
+"""By table."""
+_Job = Callable[[Json, int, Rows], None]
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    by_name: dict[str, tuple[_Job, ...]]
+    """Name of a top-level element → what there is to do where a resource has it."""
+    always: tuple[_Job, ...]
+
+
+def no_rows() -> Rows:
+    return {table: [] for table in TABLES.values()}
+
+
+def add_rows(body: Json, key: int, rows: Rows) -> None:
+    """Appends the rows of a resource, in the order of its elements, so that the same resource gives the same rows."""
+    plan = _plan(body["resourceType"])
+    for name in body:
+        for job in plan.by_name.get(name, ()):
+            job(body, key, rows)
+    for job in plan.always:
+        job(body, key, rows)
+
+
+def of_type_number(source: Source) -> int:
+    """Of the rows that `:of-type` looks at."""
+    return number_of("", "of-type", "", str(source.number), "")
+
+
+@cache
+def _plan(resource_type: str) -> _Plan:
+    by_name: dict[str, list[_Job]] = {}
+    always: list[_Job] = []
+    for source in sources(resource_type):
+        first = (source.container or source.branch).first
+        jobs = always if first is None else by_name.setdefault(first, [])
+        jobs.append(_job(source, source.number, CONVERTERS[source.kind], TABLES[source.kind]))
+        if source.kind == "reference" and source.branch.type in ("Reference", "CodeableReference"):
+            jobs.append(_job(source, source.number, identifiers_of_references, "token"))
+        if source.kind == "token" and source.branch.type == "Identifier":
+            jobs.append(_job(source, of_type_number(source), identifiers_of_type, "token"))
+    return _Plan({name: tuple(jobs) for name, jobs in by_name.items()}, tuple(always))
+
+
+def _job(source: Source, number: int, convert: Converter, table: str) -> _Job:
+    values, value_type, container = _way(source.branch), source.branch.type, source.container
+    if container is None:
+
+        def add(body: Json, key: int, rows: Rows) -> None:
+            found = values(body)
+            if found:
+                made = [(number, *columns, 0, key) for value in found for columns in convert(value, value_type)]
+                rows[table] += made if len(made) < 2 else dict.fromkeys(made)
+
+        return add
+
+    containers = _way(container)
+
+    def add_parts(body: Json, key: int, rows: Rows) -> None:
+        made = [
+            (number, *columns, nth, key)
+            for nth, inner in enumerate(containers(body))
+            for value in values(inner)
+            for columns in convert(value, value_type)
+        ]
+        rows[table] += dict.fromkeys(made)
+
+    return add_parts
+
+
+def _way(branch: Branch) -> Callable[[Any], Values]:
+    """The branch as a function; of one step without what a loop over steps costs."""
+    if len(branch.steps) == 1:
+        (step,) = branch.steps
+        return lambda node: step([node])
+    return branch.values

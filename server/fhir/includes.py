@@ -1,0 +1,139 @@
+"""`_include` and `_revinclude`, with `:iterate` (R5 search.html#include): what matches refer to, and what refers to them.
+
+As of the same position as the matches themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+import msgspec
+
+from projections.fhir.definitions import is_resource_type
+from projections.fhir.projection import SCHEMA
+from projections.fhir.search.parameters import parameters
+from server.fhir.as_of import Given
+from server.fhir.outcome import FhirError
+from server.fhir.parameters import reference_numbers
+
+NAMES = ("_include", "_revinclude")
+MAX_INCLUDED = 10_000
+"""Resources beside the matches of one page; what would include more is refused."""
+MAX_ROUNDS = 8
+"""Of `:iterate`."""
+
+_HELD = "r.position_from <= $1 AND (r.position_to IS NULL OR r.position_to > $1)"
+_COLUMNS = "r.type, r.id, r.version, r.body, r.position_to, r.last_updated, r.key"
+# By LATERAL: looked up by index, whatever size the tables had when the statement was planned.
+_REFERRED = f"""
+    SELECT DISTINCT s.target FROM unnest($1::bigint[]) AS k (key)
+    CROSS JOIN LATERAL (SELECT target, source FROM {SCHEMA}.reference WHERE key = k.key OFFSET 0) s
+    WHERE s.source = ANY($2::int[])
+"""
+_VERSIONS = f"""
+    SELECT {_COLUMNS} FROM unnest($2::text[], $3::text[]) AS k (type, id) CROSS JOIN LATERAL (
+        SELECT * FROM {SCHEMA}.resource r WHERE r.type = k.type AND r.id = k.id AND {_HELD} OFFSET 0
+    ) r ORDER BY r.key LIMIT $4
+"""
+_REFERRING = f"""
+    SELECT {_COLUMNS} FROM (
+        SELECT DISTINCT s.key FROM unnest($2::text[]) AS t (target)
+        CROSS JOIN LATERAL (SELECT key, source FROM {SCHEMA}.reference WHERE target = t.target OFFSET 0) s
+        WHERE s.source = ANY($3::int[])
+    ) s CROSS JOIN LATERAL (
+        SELECT * FROM {SCHEMA}.resource r WHERE r.key = s.key AND r.type = $4 AND {_HELD} OFFSET 0
+    ) r ORDER BY r.key LIMIT $5
+"""
+
+
+class Include(msgspec.Struct, frozen=True, kw_only=True):
+    source_type: str
+    """Type whose references are followed."""
+    numbers: tuple[int, ...]
+    target_type: str | None
+    is_reverse: bool
+    is_iterated: bool
+
+
+def includes(resource_type: str, given: Given, *, lenient: bool) -> tuple[list[Include], list[str]]:
+    """What is asked for, and the names that were left out because ``lenient`` handling was preferred. Raises FhirError (400)."""
+    found: list[Include] = []
+    ignored: list[str] = []
+    for name, value in given:
+        base, _, modifier = name.partition(":")
+        if base not in NAMES:
+            continue
+        try:
+            found.append(_include(name, base == "_revinclude", modifier, value))
+        except FhirError:
+            if not lenient:
+                raise
+            ignored.append(name)
+    return found, ignored
+
+
+async def included(pool: asyncpg.Pool, matches: Sequence[asyncpg.Record], asked: Sequence[Include], position: int) -> list[asyncpg.Record]:
+    """The resources that belong beside these matches, each once, none that is a match itself. Raises FhirError (400)."""
+    known = {(row["type"], row["id"]) for row in matches}
+    found: list[asyncpg.Record] = []
+    latest = list(matches)
+    for nth in range(MAX_ROUNDS):
+        fresh: dict[tuple[str, str], asyncpg.Record] = {}
+        for one in asked:
+            if nth == 0 or one.is_iterated:
+                for row in await (_referring if one.is_reverse else _referred)(pool, latest, one, position):
+                    if (row["type"], row["id"]) not in known:
+                        fresh.setdefault((row["type"], row["id"]), row)
+        known.update(fresh)
+        found += fresh.values()
+        latest = list(fresh.values())
+        if len(found) > MAX_INCLUDED:
+            raise FhirError(400, "too-costly", f"this page would include more than {MAX_INCLUDED} resources: ask for fewer by _count", "http._include")
+        if not latest:
+            break
+    return found
+
+
+async def _referred(pool: asyncpg.Pool, rows: Sequence[asyncpg.Record], one: Include, position: int) -> list[asyncpg.Record]:
+    keys = [row["key"] for row in rows if row["type"] == one.source_type]
+    if not keys:
+        return []
+    targets = [row["target"].split("/") for row in await pool.fetch(_REFERRED, keys, list(one.numbers))]
+    here = sorted({(kind, rest[0]) for kind, *rest in targets if len(rest) == 1 and one.target_type in (None, kind)})
+    return list(await pool.fetch(_VERSIONS, position, [kind for kind, _ in here], [resource_id for _, resource_id in here], MAX_INCLUDED + 1))
+
+
+async def _referring(pool: asyncpg.Pool, rows: Sequence[asyncpg.Record], one: Include, position: int) -> list[asyncpg.Record]:
+    targets = [f"{row['type']}/{row['id']}" for row in rows if one.target_type in (None, row["type"])]
+    if not targets:
+        return []
+    return list(await pool.fetch(_REFERRING, position, targets, list(one.numbers), one.source_type, MAX_INCLUDED + 1))
+
+
+def _include(name: str, is_reverse: bool, modifier: str, value: str) -> Include:
+    """`Type:parameter`, `Type:parameter:target`, `Type:*`."""
+    source_type, _, rest = value.partition(":")
+    code, _, target = rest.partition(":")
+    if modifier not in ("", "iterate"):
+        raise FhirError(400, "not-supported", f"{name}: the one modifier is :iterate", f"http.{name}")
+    if not is_resource_type(source_type) or not code or (target and not is_resource_type(target)):
+        raise FhirError(400, "value", f"{name} takes Type:parameter, Type:parameter:TargetType or Type:*", f"http.{name}")
+    known = parameters(source_type)
+    if code == "*":
+        numbers = {number for one in known.values() if one.type == "reference" for number in reference_numbers(one)}
+    elif code in known and known[code].type == "reference":
+        numbers = set(reference_numbers(known[code]))
+        narrowed = {look.target for look in known[code].looks}
+        if not target and len(narrowed) == 1:
+            target = next(iter(narrowed)) or ""
+    else:
+        names = ", ".join(sorted(code for code, one in known.items() if one.type == "reference"))
+        raise FhirError(400, "not-supported", f"{name}: {source_type} has no reference {code}; there are {names}", f"http.{name}")
+    return Include(
+        source_type=source_type,
+        numbers=tuple(sorted(numbers)),
+        target_type=target or None,
+        is_reverse=is_reverse,
+        is_iterated=modifier == "iterate",
+    )

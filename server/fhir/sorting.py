@@ -1,0 +1,101 @@
+"""`_sort`: by any parameter that has rows, by `_id` and by `_lastUpdated` (R5 search.html#sort).
+
+Of several values the least counts where the order ascends, the greatest where it descends. What has none comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from projections.fhir.projection import SCHEMA
+from projections.fhir.search.parameters import TABLES, parameters
+from server.fhir.as_of import Given
+from server.fhir.conditions import of
+from server.fhir.outcome import FhirError
+
+SORT = "_sort"
+MAX_KEYS = 4
+_COLUMNS = {
+    "token": ("code", "code", "text"),
+    "reference": ("target", "target", "text"),
+    "string": ("folded", "folded", "text"),
+    "uri": ("value", "value", "text"),
+    "date": ("low", "high", "timestamptz"),
+    "number": ("low", "high", "float8"),
+    "quantity": ("canonical_low", "canonical_high", "float8"),
+}
+"""Type of a parameter → the column that counts where the order ascends, where it descends, and its type."""
+
+
+class SortKey(msgspec.Struct, frozen=True, kw_only=True):
+    column: str
+    """Of the version itself, or of the rows of ``table``."""
+    kind: str
+    """text, timestamptz or float8."""
+    is_descending: bool
+    table: str | None = None
+    numbers: tuple[int, ...] = ()
+
+    @property
+    def direction(self) -> str:
+        return "DESC" if self.is_descending else "ASC"
+
+    def sql(self, version: str) -> str:
+        if self.table is None:
+            return f"{version}.{self.column}"
+        best = "max" if self.is_descending else "min"
+        return f"(SELECT {best}(s.{self.column}) FROM {SCHEMA}.{self.table} s WHERE s.key = {version}.key AND {of(self.numbers, 's')})"
+
+
+def sort_keys(resource_type: str, given: Given, *, lenient: bool) -> tuple[list[SortKey], list[str]]:
+    """In order of weight, and the names that were left out because ``lenient`` handling was preferred. Raises FhirError (400)."""
+    keys: list[SortKey] = []
+    ignored: list[str] = []
+    for one in (part.strip() for name, value in given if name == SORT for part in value.split(",")):
+        code = one.removeprefix("-")
+        found = _key(resource_type, code, is_descending=one.startswith("-"))
+        if found is not None:
+            keys.append(found)
+        elif lenient:
+            ignored.append(SORT)
+        else:
+            raise FhirError(400, "not-supported", f"{resource_type} cannot be sorted by {code!r}", f"http.{SORT}")
+    if len(keys) > MAX_KEYS:
+        raise FhirError(400, "too-costly", f"{SORT} takes at most {MAX_KEYS} parameters", f"http.{SORT}")
+    return keys, ignored
+
+
+def later(keys: Sequence[SortKey], mark: list[Any], argument: Callable[[object], str]) -> str:
+    """What comes after the row whose values and key these are."""
+    test = f"r.key > {argument(mark[-1])}"
+    for nth in reversed(range(len(keys))):
+        column, value = f"r.sort_{nth}", mark[nth]
+        if value is None:  # they come last: after it are only others that have none
+            test = f"({column} IS NULL AND {test})"
+            continue
+        given = argument(datetime.fromisoformat(value) if keys[nth].kind == "timestamptz" else value)
+        sign = "<" if keys[nth].is_descending else ">"
+        test = f"({column} {sign} {given} OR {column} IS NULL OR ({column} = {given} AND {test}))"
+    return test
+
+
+def _key(resource_type: str, code: str, *, is_descending: bool) -> SortKey | None:
+    if code == "_id":
+        return SortKey(column="id", kind="text", is_descending=is_descending)
+    if code == "_lastUpdated":
+        return SortKey(column="last_updated", kind="timestamptz", is_descending=is_descending)
+    parameter = parameters(resource_type).get(code)
+    if parameter is None or parameter.type not in _COLUMNS or not parameter.looks:
+        return None
+    ascending, descending, kind = _COLUMNS[parameter.type]
+    return SortKey(
+        column=descending if is_descending else ascending,
+        kind=kind,
+        is_descending=is_descending,
+        table=TABLES[parameter.type],
+        numbers=tuple(sorted({look.source.number for look in parameter.looks})),
+    )
