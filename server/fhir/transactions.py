@@ -7,6 +7,8 @@ their own to this same application, so that they are checked, answered and recor
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -122,13 +124,24 @@ async def _each(request: Request, entries: Sequence[Entry]) -> list[Json]:
 
         async def one(entry: Entry) -> Json:
             async with turn:
-                content = None if entry.resource is None else _ENCODER.encode(entry.resource)
-                headers = {**entry.headers, "content-type": FHIR_JSON} if content is not None else entry.headers
+                content, headers = _content(entry)
                 query = f"?{entry.query}" if entry.query else ""
                 answer = await client.request(entry.method, f"/fhir/{'/'.join(entry.path)}{query}", content=content, headers=headers)
                 return _entry_of(answer)
 
         return list(await asyncio.gather(*map(one, entries)))
+
+
+def _content(entry: Entry) -> tuple[bytes | None, dict[str, str]]:
+    """A patch is in a Binary, which is what it holds (R5 http.html#jsonpatch-bundle)."""
+    if entry.resource is None:
+        return None, entry.headers
+    if entry.method == "PATCH" and entry.resource.get("resourceType") == "Binary":
+        content_type, data = entry.resource.get("contentType"), entry.resource.get("data")
+        if isinstance(content_type, str) and isinstance(data, str) and content_type.isascii() and content_type.isprintable():
+            with contextlib.suppress(ValueError):
+                return base64.b64decode(data, validate=True), {**entry.headers, "content-type": content_type}
+    return _ENCODER.encode(entry.resource), {**entry.headers, "content-type": FHIR_JSON}
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")

@@ -1,4 +1,4 @@
-"""The routes that write (R5 http.html#create, #update, #delete). What is answered is what a read would answer then."""
+"""The routes that write (R5 http.html#create, #update, #patch, #delete). What is answered is what a read would answer then."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from server.fhir.outcome import FHIR_JSON, FhirError, issue, outcome
 from server.fhir.preferences import preferences
 from server.fhir.route import base_url, given_in_url, known_only
 from server.fhir.writing import incoming
-from server.fhir.writing.commit import Outcome, commit
-from server.fhir.writing.interaction import Interaction, Written, condition_of, if_match
+from server.fhir.writing.acts import act
+from server.fhir.writing.commit import Outcome, Projected, commit
+from server.fhir.writing.interaction import Interaction, Patch, Written, condition_of, if_match
+from server.fhir.writing.patches import JSON_PATCH, json_patch
 from server.read_models import reads
 from server.services import Services
 
@@ -98,6 +100,32 @@ async def conditional_update(request: Request, writer: Writer, resource_type: st
     return await _write(request, writer, asked)
 
 
+@router.patch("/{resource_type}/{resource_id}")
+async def patch(request: Request, writer: Writer, resource_type: str, resource_id: str) -> Response:
+    _check_id(resource_id)
+    known_only(request, given_in_url(request), HOW, "patch")
+    asked = Interaction(
+        method="PATCH",
+        resource_type=resource_type,
+        resource_id=resource_id,
+        patch=await _patch(request, resource_type),
+        if_match=if_match(request),
+    )
+    return await _write(request, writer, asked)
+
+
+@router.patch("/{resource_type}")
+async def conditional_patch(request: Request, writer: Writer, resource_type: str) -> Response:
+    asked = Interaction(
+        method="PATCH",
+        resource_type=resource_type,
+        patch=await _patch(request, resource_type),
+        condition=_condition(request),
+        if_match=if_match(request),
+    )
+    return await _write(request, writer, asked)
+
+
 @router.delete("/{resource_type}/{resource_id}")
 async def delete(request: Request, writer: Writer, resource_type: str, resource_id: str) -> Response:
     _check_type(resource_type)
@@ -122,9 +150,17 @@ async def _resource(request: Request, resource_type: str) -> tuple[dict[str, Any
     return incoming.checked(tree), incoming.id_given(tree)
 
 
+async def _patch(request: Request, resource_type: str) -> Patch:
+    _check_type(resource_type)
+    return json_patch(incoming.decoded(await incoming.body_of(request, (JSON_PATCH,))))
+
+
 async def _write(request: Request, writer: Authenticated, asked: Interaction) -> Response:
     services: Services = request.app.state.services
-    done = await commit(services, writer, base_url(request), [asked])
+    try:
+        done = await commit(services, writer, base_url(request), [asked])
+    except Projected as refused:
+        done = await act(services, writer, asked, refused)
     return await answer(request, services, done, done.written[0])
 
 

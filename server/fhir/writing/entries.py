@@ -15,6 +15,7 @@ from server.fhir.as_of import Given
 from server.fhir.outcome import FhirError
 from server.fhir.writing import incoming
 from server.fhir.writing.interaction import Interaction, condition_of, version_in
+from server.fhir.writing.patches import patch_in
 
 MOST_ENTRIES = 10_000
 READS = ("GET", "HEAD")
@@ -90,7 +91,7 @@ def _with_content(asked: Interaction, entry: Entry) -> Interaction:
     if entry.resource is None:
         raise FhirError(400, "required", f"a {entry.method} needs a resource", where)
     if entry.method == "PATCH":
-        raise FhirError(400, "not-supported", "a transaction takes no PATCH", f"{entry.at}.request.method")
+        return msgspec.structs.replace(asked, patch=patch_in(entry.resource, where))
     resource = incoming.resource_in(entry.resource, entry.resource_type, where)
     given_id = incoming.id_given(resource, where)
     resource_id = asked.resource_id
