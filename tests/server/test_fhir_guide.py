@@ -8,19 +8,24 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
-from served_site import Site, served_site
+from served_site import LIVER, LUNG, Site, served_site, slice_of
 
+from domain.findings import finding_key
 from projections.fhir import guide
 from projections.fhir.vocabulary import GUIDE
 from server.as_of import HEADER
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+STUDY = "1.2.840.9.1"
+LUNG_KEY = finding_key(f"{STUDY}.1", "baseline", "lung_left")
 PROFILE = "/fhir/StructureDefinition/finding-measurement"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(embedded_server: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     async with served_site(embedded_server, tmp_path_factory.mktemp("guide"), audit_reads=False) as served:
+        await served.store(slice_of(STUDY, 1))
+        await served.index(f"{STUDY}.1", LIVER, LUNG)
         yield served
 
 
@@ -63,6 +68,51 @@ async def test_nobody_writes_a_definition_that_ships(site: Site) -> None:
         assert refused.status_code == 405, refused.text
         assert refused.json()["issue"][0]["expression"]
     assert (await ask(site, "/fhir/ValueSet/sides")).content == definition
+
+
+FOUND = [
+    ("BodyStructure?structure-laterality=http://snomed.info/sct|7771000&description:missing=false", None),
+    ("BodyStructure?structure-laterality=http://snomed.info/sct|7771000", 2),
+    ("BodyStructure?structure-laterality=http://snomed.info/sct|24028007", 0),
+    ("BodyStructure?active=true", 3),
+    ("BodyStructure?active=false", 0),
+    (f"ImagingSelection?series-uid={STUDY}.1", 1),
+    (f"ImagingSelection?series-uid={STUDY}.2", 0),
+    (f"Observation?body-structure=BodyStructure/{LUNG_KEY}", 1),
+    ("Observation?body-structure.included_structure=http://snomed.info/sct|39607008", 1),
+    ("Observation?body-structure.structure-laterality=7771000", 1),
+    ("Observation?body-site:missing=true", 2),
+    ("Observation?body-site=39607008", 0),
+    ("Observation?volume=10||mm3", 2),
+    ("Observation?volume=0.01|http://unitsofmeasure.org|mL", 2),
+    ("Observation?volume=gt10||mm3", 0),
+    (f"Observation?structure-volume=BodyStructure/{LUNG_KEY}$ge10||mm3", 1),
+    (f"Observation?structure-volume=BodyStructure/{LUNG_KEY}$gt10||mm3", 0),
+    ("Provenance?agent-identifier=urn:anamnesis:principal|nobody", 0),
+]
+"""Search by a parameter of the guide → how many it finds (None: it is refused)."""
+
+
+@pytest.mark.parametrize(("search", "count"), FOUND)
+async def test_the_parameters_of_the_guide_find_what_they_say(site: Site, search: str, count: int | None) -> None:
+    answer = await ask(site, f"/fhir/{search}")
+    if count is None:
+        assert (answer.status_code, answer.json()["resourceType"]) == (400, "OperationOutcome")
+    else:
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["total"] == count == len(answer.json().get("entry", []))
+
+
+async def test_who_acted_is_found_by_identifier(site: Site) -> None:
+    everything = (await ask(site, "/fhir/Provenance")).json()
+    who = next(one["resource"]["agent"][0]["who"]["identifier"] for one in everything["entry"] if "identifier" in one["resource"]["agent"][0]["who"])
+    found = (await ask(site, f"/fhir/Provenance?agent-identifier={who['system']}|{who['value']}")).json()
+    assert 0 < found["total"] < everything["total"]
+
+
+async def test_every_parameter_of_the_guide_is_tried() -> None:
+    tried = {search.partition("=")[0].partition(":")[0] for search, _ in FOUND}
+    assert tried >= {f"{one.base[0]}?{one.code}" for one in guide.search_parameters() if one.base != ("Resource",)}
 
 
 async def test_the_capability_statement_names_the_guide_and_profiles_that_are_there(site: Site) -> None:
