@@ -17,7 +17,7 @@ from fhir.resources import get_fhir_model_class
 from pydantic import ValidationError
 
 from projections.fhir.definitions import is_resource_type
-from projections.fhir.search_rows import search_rows
+from projections.fhir.search.rows import add_rows, no_rows
 from projections.fhir.vocabulary import LOG_ENTRY_EXTENSION, Json
 from server.fhir.negotiation import JSON_TYPES
 from server.fhir.outcome import FhirError, issue
@@ -93,7 +93,7 @@ def checked(resource: Json, at: str = "") -> Json:
     if meta:
         kept["meta"] = meta
     try:
-        search_rows({**kept, "id": "x"}, 1)  # what cannot be indexed would stop the read model, and everybody with it
+        add_rows({**kept, "id": "x"}, 1, no_rows())  # what cannot be indexed would stop the read model, and everybody with it
     except Exception:
         raise FhirError(422, "not-supported", f"this {kind} holds a value by which it cannot be found", at or kind) from None
     return kept
