@@ -35,6 +35,8 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...] = ()
     first: str | None = None
     """The JSON name without which a resource has no value here; None when that cannot be told."""
+    second: str | None = None
+    """The JSON name within that one, likewise."""
     target: str | None = None
     """Values are references, of which those to this type count (``resolve() is``)."""
     definition: str
@@ -174,6 +176,7 @@ def _child(parent: Branch, key: str, type_name: str, definition: str, element: s
         path=f"{parent.path}.{key}" if parent.path else key,
         steps=(*parent.steps, _getter(key)),
         first=key if not parent.steps else parent.first,
+        second=key if len(parent.steps) == 1 and parent.first is not None else parent.second,
         definition=definition,
         element=element,
     )
@@ -240,7 +243,7 @@ def _first(branches: list[Branch]) -> list[Branch]:
         return [found for branch in branches for value in values for found in branch.values(value)][:1]
 
     path = f"({' | '.join(branch.path for branch in branches)}).first()"
-    return [msgspec.structs.replace(branches[0], path=path, steps=(first,), first=None)]
+    return [msgspec.structs.replace(branches[0], path=path, steps=(first,), first=None, second=None)]
 
 
 def _then(branch: Branch, said: str, step: Step) -> Branch:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 
 from projections.fhir.definitions import is_resource_type
 from projections.fhir.search.parameters import TABLES, Look, Parameter, parameters
@@ -71,7 +70,6 @@ _TERMINOLOGY = frozenset({"in", "not-in", "text-advanced"})
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
-@cache
 def supported(resource_type: str) -> dict[str, str]:
     """Parameter → its type in a CapabilityStatement; of what is no type of resource there are none."""
     if not is_resource_type(resource_type):

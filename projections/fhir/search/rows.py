@@ -21,8 +21,8 @@ _Job = Callable[[Json, int, Rows], None]
 
 
 class _Plan(msgspec.Struct, frozen=True):
-    by_name: dict[str, tuple[_Job, ...]]
-    """Name of a top-level element → what there is to do where a resource has it."""
+    by_name: dict[str, tuple[tuple[str | None, _Job], ...]]
+    """Name of a top-level element → what there is to do where a resource has it, and some of it the name within."""
     always: tuple[_Job, ...]
 
 
@@ -33,11 +33,22 @@ def no_rows() -> Rows:
 def add_rows(body: Json, key: int, rows: Rows) -> None:
     """Appends the rows of a resource, in the order of its elements, so that the same resource gives the same rows."""
     plan = _plan(body["resourceType"])
-    for name in body:
-        for job in plan.by_name.get(name, ()):
-            job(body, key, rows)
+    for name, value in body.items():
+        jobs = plan.by_name.get(name)
+        if jobs is not None:
+            within = _names(value)
+            for second, job in jobs:
+                if second is None or second in within:
+                    job(body, key, rows)
     for job in plan.always:
         job(body, key, rows)
+
+
+def _names(value: Any) -> set[str]:
+    """Of the elements within one, or within any of a list."""
+    if type(value) is dict:
+        return set(value)
+    return {name for one in value if type(one) is dict for name in one} if type(value) is list else set()
 
 
 def of_type_number(source: Source) -> int:
@@ -47,17 +58,28 @@ def of_type_number(source: Source) -> int:
 
 @cache
 def _plan(resource_type: str) -> _Plan:
-    by_name: dict[str, list[_Job]] = {}
+    by_name: dict[str, list[tuple[str | None, _Job]]] = {}
     always: list[_Job] = []
     for source in sources(resource_type):
-        first = (source.container or source.branch).first
-        jobs = always if first is None else by_name.setdefault(first, [])
-        jobs.append(_job(source, source.number, CONVERTERS[source.kind], TABLES[source.kind]))
+        jobs = [_job(source, source.number, CONVERTERS[source.kind], TABLES[source.kind])]
         if source.kind == "reference" and source.branch.type in ("Reference", "CodeableReference"):
             jobs.append(_job(source, source.number, identifiers_of_references, "token"))
         if source.kind == "token" and source.branch.type == "Identifier":
             jobs.append(_job(source, of_type_number(source), identifiers_of_type, "token"))
+        first, second = _first_names(source)
+        if first is None:
+            always += jobs
+        else:
+            by_name.setdefault(first, []).extend((second, job) for job in jobs)
     return _Plan({name: tuple(jobs) for name, jobs in by_name.items()}, tuple(always))
+
+
+def _first_names(source: Source) -> tuple[str | None, str | None]:
+    """The names without which there is nothing to do; None where that cannot be told."""
+    if source.container is None:
+        return source.branch.first, source.branch.second
+    inner = source.branch.first if len(source.container.steps) == 1 else source.container.second
+    return source.container.first, inner
 
 
 def _job(source: Source, number: int, convert: Converter, table: str) -> _Job:

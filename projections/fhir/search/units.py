@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ class Unit(msgspec.Struct, frozen=True):
         return float(f"{value * self.factor + self.offset:.{DIGITS}g}")
 
 
-@cache
+@lru_cache(maxsize=1024)
 def unit(code: str) -> Unit:
     """How a UCUM code compares. What has no fixed relation to others (arbitrary units, logarithms, no UCUM) compares with itself alone."""
     try:

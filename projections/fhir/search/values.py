@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from projections.fhir.search.dates import interval_of
@@ -34,6 +35,8 @@ def folded(text: str) -> str:
 
 def kept(text: str) -> str:
     """As it is stored: PostgreSQL takes no NUL, and an index no long text."""
+    if len(text) <= MAX_CHARACTERS and "\0" not in text:
+        return text
     return text.replace("\0", "")[:MAX_CHARACTERS]
 
 
@@ -179,7 +182,13 @@ def _concept(value: Any) -> Iterator[Columns]:
 def _coding(value: Any) -> Iterator[Columns]:
     if isinstance(value, dict) and (isinstance(value.get("code"), str) or isinstance(value.get("display"), str)):
         display = value.get("display")
-        yield _text(value.get("code")), _text(value.get("system")), kept(folded(display)) if isinstance(display, str) else None
+        yield _text(value.get("code")), _text(value.get("system")), _display(display) if isinstance(display, str) else None
+
+
+@lru_cache(maxsize=1024)
+def _display(text: str) -> str:
+    """Of a code, as there are few: no text of a person is remembered."""
+    return kept(folded(text))
 
 
 def _text(value: Any) -> str:
