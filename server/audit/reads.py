@@ -36,7 +36,7 @@ SESSIONS = 10_000
 _OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")
 _QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})
-_HOW = frozenset({"_total", "_format", "_pretty", "_summary", "_elements"})
+_HOW = frozenset({"_total", "_type", "_format", "_pretty", "_summary", "_elements"})
 _NO_ACCESSES = re.compile(r"/fhir/metadata|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
 """What tells nothing of anybody: capabilities, counts, the digests of the log's tree. Every other GET is an access."""
 _RETRY_AFTER_S = 5
@@ -144,6 +144,7 @@ class Reads:
             return
         seen = state.get("seen") or _Seen()
         path: dict[str, str] = scope.get("path_params", {})
+        resource_type = path.get("searched_type") or path.get("resource_type", "")
         answered = outcome is Outcome.SUCCESS
         uids = {kind: path[f"{kind}_uid"] for kind in ("study", "series") if _UID.fullmatch(path.get(f"{kind}_uid", ""))}
         studies = {**seen.studies, **({uids["study"]: None} if "study" in uids else {})} if answered else {}
@@ -152,9 +153,9 @@ class Reads:
             action or Action.OTHER,
             outcome,
             route=route,
-            resource_type=path.get("resource_type", "") if answered else "",
+            resource_type=resource_type if answered else "",
             things=(*_resource(path), *_subject(path), *(f"{kind}:{uid}" for kind, uid in uids.items())),
-            parameters=_parameters(scope, action, path.get("resource_type", ""), seen),
+            parameters=_parameters(scope, action, resource_type, seen),
             subjects=tuple(sorted({*seen.subjects, *_subjects(seen.bodies)})) if answered else (),
             studies=tuple(sorted(studies)),
         )
@@ -185,9 +186,9 @@ def _action(method: str, route: str) -> Action | None:
     last = route.rsplit("/", 1)[-1]
     if not route or not _reads(method, route):
         return None
-    if route.startswith("/fhir/"):
+    if f"{route}/".startswith("/fhir/"):
         return {
-            "_search": Action.SEARCH, "{resource_type}": Action.SEARCH, "_history": Action.HISTORY, "{version}": Action.VREAD
+            "fhir": Action.SEARCH, "{resource_type}": Action.SEARCH, "{searched_type}": Action.SEARCH, "_search": Action.SEARCH, "_history": Action.HISTORY, "{version}": Action.VREAD
         }.get(last, Action.READ)  # fmt: skip
     if route.startswith("/dicomweb/"):
         if last in ("rendered", "thumbnail"):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from projections.fhir import guide
-from projections.fhir.definitions import search_parameters
+from projections.fhir.definitions import compartments, search_parameters
 from projections.fhir.projection import TYPES
 from server.as_of import HEADER, PARAMETER
 from server.fhir.parameters import supported
@@ -23,7 +23,6 @@ _AS_OF = (
 
 @lru_cache(maxsize=8)
 def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
-    system = {one.code: one.says for one in INTERACTIONS if one.level == "system" and is_served(one, routes)}
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -40,21 +39,31 @@ def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
                 "documentation": f"Every answer says in the header {HEADER} which position of the log it is as of.",
                 "security": {"description": "Bearer tokens; scope fhir:read, and identities:read for names"},
                 "resource": [_resource(resource_type, routes) for resource_type in TYPES],
-                "interaction": [{"code": code, "documentation": says} for code, says in system.items()],
+                "interaction": _interactions("system", routes),
+                "compartment": [one.url for _, one in sorted(compartments().items())],
                 "searchParam": [_search_parameter("Resource", PARAMETER, "special") | {"documentation": _AS_OF}],
             }
         ],
     }
 
 
+def _interactions(level: str, routes: Routes) -> list[dict[str, str]]:
+    """One of several rows says what all of them say."""
+    says: dict[str, list[str]] = {}
+    for one in INTERACTIONS:
+        if one.level == level and is_served(one, routes):
+            said = says.setdefault(one.code, [])
+            said += [one.says] if one.says not in said else []
+    return [{"code": code, "documentation": "; ".join(said)} for code, said in says.items()]
+
+
 def _resource(resource_type: str, routes: Routes) -> dict[str, Any]:
-    interactions = {one.code: one.says for one in INTERACTIONS if one.level == "type" and is_served(one, routes)}
     operations = {one.name: one.definition for one in OPERATIONS if resource_type in one.types and is_served(one, routes)}
     made: dict[str, Any] = {"type": resource_type}
     if resource_type in guide.PROFILES:
         made["supportedProfile"] = [guide.profile_url(one) for one in guide.PROFILES[resource_type]]
     return made | {
-        "interaction": [{"code": code, "documentation": says} for code, says in interactions.items()],
+        "interaction": _interactions("type", routes),
         "versioning": "versioned",
         "readHistory": True,
         **{one.element: one.value for one in CONDITIONS if is_served(one, routes)},

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from server.auth.principals import Authenticated, requires
 from server.fhir import everything, histories, meta, reading, searching
 from server.fhir.capabilities import capability_statement
+from server.fhir.compartments import router as compartments
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.representation import Representation
-from server.fhir.route import READ, FhirRoute, base_url, given_in_url, known_only
+from server.fhir.route import READ, FhirRoute, Reader, base_url, given_in_url, known_only
 from server.fhir.served import routes_of
 
 router = APIRouter(prefix="/fhir", route_class=FhirRoute, tags=["FHIR"])
@@ -25,3 +26,11 @@ async def metadata(request: Request, reader: Annotated[Authenticated, Depends(re
 
 for _part in (everything, meta, histories, searching, reading):
     router.include_router(_part.router)
+
+
+@router.api_route("", methods=READ)
+async def search_system(request: Request, reader: Reader) -> Response:
+    return await searching.answer_system_search(request, reader, given_in_url(request))
+
+
+router.include_router(compartments)

@@ -1,19 +1,24 @@
-"""Searching a type (R5 http.html#search), in pages that are a snapshot of one position."""
+"""Searching a type, and several types at once (R5 http.html#search), in pages that are a snapshot of one position."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 
+from projections.fhir.definitions import is_resource_type
 from server.as_of import PARAMETER
 from server.audit.reads import saw_resources, saw_search
 from server.auth.principals import Authenticated
 from server.fhir import representation
 from server.fhir.as_of import Given, asked_position, single
 from server.fhir.bundles import bundle, links, opened_page, shown_bodies
+from server.fhir.conditions import Condition
 from server.fhir.includes import included
+from server.fhir.matches import Matches
 from server.fhir.negotiation import check_format
 from server.fhir.outcome import FhirError, issue
 from server.fhir.pages import Page
@@ -25,21 +30,92 @@ from server.fhir.state import reached_position
 
 DEFAULT_COUNT = 50
 TOTALS = ("accurate", "estimate", "none")
+TYPE_PARAMETER = "_type"
 PARAMETERS = ("_total", *representation.PARAMETERS)
 """What says how to answer, beside the search itself."""
 
 router = APIRouter(route_class=FhirRoute)
 
 
+@router.post("/_search")
+async def search_system_by_post(request: Request, reader: Reader) -> Response:
+    return await answer_system_search(request, reader, await given_in_form(request))
+
+
 @router.api_route("/{resource_type}", methods=READ)
 async def search(request: Request, reader: Reader, resource_type: str) -> Response:
-    return await _search(request, reader, resource_type, given_in_url(request))
+    return await answer_search(request, reader, [resource_type], given_in_url(request), path=resource_type)
 
 
 @router.post("/{resource_type}/_search")
 async def search_by_post(request: Request, reader: Reader, resource_type: str) -> Response:
     """Search values in the body stay out of the logs of every proxy on the way."""
-    return await _search(request, reader, resource_type, await given_in_form(request))
+    return await answer_search(request, reader, [resource_type], await given_in_form(request), path=resource_type)
+
+
+async def answer_system_search(request: Request, reader: Authenticated, given: Given) -> Response:
+    """Of the types that ``_type`` names: each parameter has to be one of every type. Raises FhirError (400)."""
+    page = opened_page(services_of(request), "", given)
+    named = [one.strip() for name, value in (page.parameters if page else given) if name == TYPE_PARAMETER for one in value.split(",")]
+    types = sorted({*named})
+    for one in types:
+        if not is_resource_type(one):
+            raise FhirError(400, "value", f"{TYPE_PARAMETER} names types of R5, with commas between them", f"http.{TYPE_PARAMETER}")
+    if not types:
+        raise FhirError(400, "too-costly", f"a search of the system needs {TYPE_PARAMETER}: the types to look in", f"http.{TYPE_PARAMETER}")
+    return await answer_search(request, reader, types, given, path="")
+
+
+async def answer_search(
+    request: Request, reader: Authenticated, types: Sequence[str], given: Given, *, path: str, within: Sequence[Condition] = ()
+) -> Response:
+    """What is found of these types, ``within`` what a path says beside the parameters. ``path`` is the search's own, below /fhir."""
+    services = services_of(request)
+    for one in types:
+        services_of(request, one)
+    page = opened_page(services, path, given)
+    is_first = page is None
+    asked = given if page is None else page.parameters
+    lenient = page is not None or preferences(request).is_lenient
+    searches, ignored = _parsed(types, asked if path else [one for one in asked if one[0] != TYPE_PARAMETER], lenient=lenient)
+    for wanted in searches:
+        wanted.check(reader)
+        wanted.conditions.extend(within)
+    shown = Representation.asked([(name, value) for name, value in asked if name in PARAMETERS])
+    shown.check(types)
+    if page is None:
+        total, count = _total_asked(given), count_asked(given, DEFAULT_COUNT, least=0)
+        position = await asked_position(services.pool, given)
+        page = Page(
+            resource_type=path,
+            parameters=[(name, value) for name, value in given if name not in (*ignored, PARAMETER)],
+            position=position if position is not None else await reached_position(services),
+            count=count,
+            total=None,
+        )
+        if total != "none" or shown.is_count or count == 0:
+            page = msgspec.structs.replace(page, total=await Matches(searches, page.position).count(services.pool))
+    matches = Matches(searches, page.position)
+    saw_search(request, page.parameters)
+    if shown.is_count or page.count == 0:  # R5 search.html#count: the same
+        return bundle("searchset", page, links(request, services, page, is_first, None), _warning(ignored), shown)
+    rows = await matches.page(services.pool, page.after, page.count + 1)
+    more, rows = len(rows) > page.count, rows[: page.count]
+    page_links = links(request, services, page, is_first, matches.mark(rows[-1]) if more else None)
+    beside = await included(services.pool, rows, searches[0].includes, page.position)
+    modes = ["match"] * len(rows) + ["include"] * len(beside)
+    rows = [*rows, *beside]
+    saw_resources(request, (row["body"] for row in rows))
+    bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
+    entries: list[dict[str, Any]] = [
+        {
+            "fullUrl": f"{base_url(request)}/{row['type']}/{row['id']}",
+            "resource": shown.of(row["type"], body),
+            "search": {"mode": mode},
+        }
+        for row, body, mode in zip(rows, bodies, modes, strict=True)
+    ]
+    return bundle("searchset", page, page_links, [*entries, *_warning(ignored)], shown)
 
 
 async def given_in_form(request: Request) -> Given:
@@ -56,53 +132,17 @@ async def given_in_form(request: Request) -> Given:
     return [*given_in_url(request), *fields]
 
 
-async def _search(request: Request, reader: Authenticated, resource_type: str, given: Given) -> Response:
-    services = services_of(request, resource_type)
-    ignored: list[str] = []
-    page = opened_page(services, resource_type, given)
-    is_first = page is None
-    if page is None:
-        how = [(name, value) for name, value in given if name in PARAMETERS]
-        shown, total = Representation.asked(how), _total_asked(how)
-        asked_for, ignored = Search.parsed(resource_type, _what(given), lenient=preferences(request).is_lenient)
-        count = count_asked(given, DEFAULT_COUNT, least=0)
-        asked = await asked_position(services.pool, given)
-        position = asked if asked is not None else await reached_position(services)
-        used = [(name, value) for name, value in given if name not in (*ignored, PARAMETER)]
-        statement = asked_for.statement(position)
-        counted = await statement.count(services.pool) if total != "none" or shown.is_count or count == 0 else None
-        page = Page(resource_type=resource_type, parameters=used, position=position, count=count, total=counted)
-    else:
-        shown = Representation.asked(page.parameters)
-        asked_for, _ = Search.parsed(resource_type, _what(page.parameters), lenient=True)
-        statement = asked_for.statement(page.position)
-    asked_for.check(reader)
-    shown.check([resource_type])
-    saw_search(request, page.parameters)
-    if shown.is_count or page.count == 0:  # R5 search.html#count: the same
-        return bundle("searchset", page, links(request, services, page, is_first, None), _warning(ignored), shown)
-    rows = await statement.page(services.pool, page.after, page.count + 1)
-    more, rows = len(rows) > page.count, rows[: page.count]
-    page_links = links(request, services, page, is_first, statement.mark(rows[-1]) if more else None)
-    beside = await included(services.pool, rows, asked_for.includes, page.position)
-    modes = ["match"] * len(rows) + ["include"] * len(beside)
-    rows = [*rows, *beside]
-    saw_resources(request, (row["body"] for row in rows))
-    bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
-    entries: list[dict[str, Any]] = [
-        {
-            "fullUrl": f"{base_url(request)}/{row['type']}/{row['id']}",
-            "resource": shown.of(row["type"], body),
-            "search": {"mode": mode},
-        }
-        for row, body, mode in zip(rows, bodies, modes, strict=True)
-    ]
-    return bundle("searchset", page, page_links, [*entries, *_warning(ignored)], shown)
-
-
-def _what(given: Given) -> Given:
-    """What is searched for, without how the answer is to look."""
-    return [(name, value) for name, value in given if name not in PARAMETERS]
+def _parsed(types: Sequence[str], given: Given, *, lenient: bool) -> tuple[list[Search], list[str]]:
+    """A search for each type, and the names that one of them left out. Raises FhirError (400)."""
+    what = [(name, value) for name, value in given if name not in PARAMETERS]
+    found = [Search.parsed(one, what, lenient=lenient) for one in types]
+    ignored = list(dict.fromkeys(name for _, names in found for name in names))
+    if len(types) > 1 and any(search.sort for search, _ in found):
+        raise FhirError(400, "not-supported", "a search of several types comes type by type: it takes no _sort", "http._sort")
+    if ignored:  # what one type does not know is left out of all
+        what = [(name, value) for name, value in what if name not in ignored]
+        found = [Search.parsed(one, what, lenient=lenient) for one in types]
+    return [search for search, _ in found], ignored
 
 
 def _total_asked(given: Given) -> str:

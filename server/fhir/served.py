@@ -19,6 +19,7 @@ from server.as_of import PARAMETER
 CORE = "http://hl7.org/fhir/OperationDefinition"
 READ = ("GET", "HEAD")
 ANY, ONE, VERSION = "/fhir/{resource_type}", "/fhir/{resource_type}/{resource_id}", "/fhir/{resource_type}/{resource_id}/_history/{version}"
+WITHIN = f"{ONE}/{{searched_type}}"
 
 
 class Interaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +59,14 @@ INTERACTIONS = (
     Interaction(code="history-type", level="type", methods=READ, path=f"{ANY}/_history", says="takes _at, _since, _sort, _count and _asof"),
     Interaction(code="search-type", level="type", methods=READ, path=ANY, says=f"{_AS_OF}; pages are as of one position"),
     Interaction(code="search-type", level="type", methods=("POST",), path=f"{ANY}/_search", says=f"{_AS_OF}; pages are as of one position"),
+    Interaction(code="search-type", level="type", methods=READ, path=WITHIN, says="in the compartment of a resource"),
+    Interaction(code="search-type", level="type", methods=("POST",), path=f"{WITHIN}/_search", says="in the compartment of a resource"),
     Interaction(code="create", level="type", methods=("POST",), path=ANY, says="needs the scope fhir:write"),
     Interaction(code="update", level="type", methods=("PUT",), path=ONE, says="needs the scope fhir:write"),
     Interaction(code="patch", level="type", methods=("PATCH",), path=ONE, says="needs the scope fhir:write"),
     Interaction(code="delete", level="type", methods=("DELETE",), path=ONE, says="needs the scope fhir:write"),
+    Interaction(code="search-system", level="system", methods=READ, path="/fhir", says="needs _type; takes _asof"),
+    Interaction(code="search-system", level="system", methods=("POST",), path="/fhir/_search", says="needs _type; takes _asof"),
     Interaction(code="history-system", level="system", methods=READ, path="/fhir/_history", says="takes _at, _since, _sort, _count and _asof"),
     Interaction(code="transaction", level="system", methods=("POST",), path="/fhir", says="needs the scope fhir:write"),
     Interaction(code="batch", level="system", methods=("POST",), path="/fhir", says="needs the scope of each entry"),

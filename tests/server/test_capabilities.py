@@ -14,7 +14,7 @@ from fhir.resources import get_fhir_model_class
 from served_site import LIVER, Site, served_site, slice_of
 
 import server.app
-from projections.fhir.definitions import defined_parameters, operations
+from projections.fhir.definitions import compartments, defined_parameters, operations
 from projections.fhir.projection import CURATED, TYPES
 from projections.fhir.vocabulary import study_id
 from server.auth.scopes import SCOPES
@@ -103,6 +103,11 @@ async def history_system(client: Client) -> None:
 async def search_type(client: Client) -> None:
     assert (await client.gives(200, "GET", "/fhir/ImagingStudy?modality=CT")).json()["total"] == 1
     assert (await client.gives(200, "POST", "/fhir/ImagingStudy/_search", data={"modality": "MR"})).json()["total"] == 0
+
+
+async def search_system(client: Client) -> None:
+    assert (await client.gives(200, "GET", "/fhir?_type=ImagingStudy,Patient")).json()["total"] == 2
+    assert (await client.gives(200, "POST", "/fhir/_search", data={"_type": "Device", "_summary": "count"})).json()["total"] == 1
 
 
 async def create(client: Client) -> None:
@@ -199,6 +204,7 @@ INTERACTION_DRIVES: dict[str, Drive] = {
     "history-type": history_type,
     "history-system": history_system,
     "search-type": search_type,
+    "search-system": search_system,
     "create": create,
     "update": update,
     "patch": patch,
@@ -248,10 +254,19 @@ async def test_each_claimed_operation_works(client: Client) -> None:
         await OPERATION_DRIVES[name](client)
 
 
+async def test_each_claimed_compartment_is_searched_and_no_other(client: Client) -> None:
+    assert client.rest["compartment"] == [one.url for _, one in sorted(compartments().items())]
+    for kind, one in compartments().items():
+        for searched in CURATED:
+            expected = 200 if searched in one.parameters else 404
+            await client.gives(expected, "GET", f"/fhir/{kind}/some-id/{searched}?_count=0")
+    await client.gives(404, "GET", f"{IMAGING_STUDY}/Observation")
+
+
 async def test_no_method_works_where_none_is_claimed(client: Client) -> None:
     served = routes_of(_app(client))
     for path in sorted({row.path for row in rows()}):
-        written = path.replace("{resource_type}", "Basic").replace("{resource_id}", "1").replace("{version}", "1")
+        written = path.replace("{resource_type}", "Basic").replace("{resource_id}", "1").replace("{version}", "1").replace("{searched_type}", "Basic")
         for method in METHODS:
             if (method, path) not in served:
                 answer = await client.ask(method, written, **({"json": {}} if method in ("POST", "PUT", "PATCH") else {}))
