@@ -17,7 +17,7 @@ from server.auth.principals import Authenticated
 from server.errors import ScopeMissing
 from server.fhir.as_of import Given
 from server.fhir.outcome import FhirError
-from server.fhir.parameters import RESULT_PARAMETERS, parse
+from server.fhir.parameters import RESULT_PARAMETERS, parse, touched_types
 from server.fhir.query import Statement
 from server.services import Services
 
@@ -48,6 +48,8 @@ async def matches(
         conditions, _ = parse(resource_type, condition, lenient=False)
     except FhirError as error:
         raise FhirError(error.status, error.code, error.detail, expression) from None
+    if "AuditEvent" in touched_types(conditions) and not asker.may("audit:read"):  # by a chain: _has:AuditEvent:…
+        raise ScopeMissing("audit:read")
     rows = await Statement(resource_type, conditions, position).page(services.pool, "", 2)
     recorder: AccessRecorder | None = services.recorder
     if recorder is not None:
