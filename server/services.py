@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -63,6 +64,8 @@ class Services:
     recorder: AccessRecorder | None = None
     """None where reads are not audited."""
     dimse: DimseProcess | None = None
+    validating: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "validate"))
+    """Where resources are validated, one after the other."""
     complete: set[str] = field(default_factory=set)
     """Read models that are known to have held the whole log once."""
 
@@ -107,6 +110,7 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             tree=Tree(log.pool),
             recorder=recorder,
         )
+        stack.callback(services.validating.shutdown, wait=False, cancel_futures=True)
         _background(stack, Eraser(log, store, spool, rejects, projections()).run())
         taken_up = intake.resume()
         if taken_up:

@@ -37,6 +37,9 @@ class ServerSettings(LogSettings, ArchiveSettings):
     oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose JWTs are accepted")
     oidc_audience: str | None = Field(None, description="Audience that such JWTs must name")
     audit_reads: bool = Field(True, description="Record in the log who reads, searches, logs in and is refused")
+    fhir_validation: Literal["off", "warn", "enforce"] = Field(
+        "off", description="Whether what clients write in FHIR is validated beyond its structure: errors are logged (warn) or refused (enforce)"
+    )
     intake_linger_s: float = Field(0.5, description="How long instances of a series are gathered for one event while an association lasts", ge=0, le=10)
 
     def refuse_unsafe(self) -> None:

@@ -39,6 +39,8 @@ _QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching"
 _HOW = frozenset({"_total", "_type", "_format", "_pretty", "_summary", "_elements"})
 _NO_ACCESSES = re.compile(r"/fhir/metadata|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
 """What tells nothing of anybody: capabilities, counts, the digests of the log's tree. Every other GET is an access."""
+_DEPTH_OF_INSTANCE_OPERATION = 4
+"""Slashes of /fhir/{type}/{id}/$validate; without an id nothing that is here is looked at."""
 _RETRY_AFTER_S = 5
 
 
@@ -200,7 +202,8 @@ def _action(method: str, route: str) -> Action | None:
 def _reads(method: str, path: str) -> bool:
     """Whether a request to this path, or route's template, asks for data."""
     if method == "POST":
-        return path.startswith("/fhir/") and path.endswith("/_search")
+        of_instance = path.endswith("/$validate") and path.count("/") == _DEPTH_OF_INSTANCE_OPERATION
+        return path.startswith("/fhir/") and (path.endswith("/_search") or of_instance)
     return method in ("GET", "HEAD") and not _NO_ACCESSES.fullmatch(path)
 
 

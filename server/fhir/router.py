@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from server.auth.principals import Authenticated, requires
-from server.fhir import everything, histories, meta, reading, searching
+from server.fhir import everything, histories, meta, reading, searching, validating
 from server.fhir.capabilities import capability_statement
 from server.fhir.compartments import router as compartments
 from server.fhir.outcome import FHIR_JSON
@@ -24,7 +24,7 @@ async def metadata(request: Request, reader: Annotated[Authenticated, Depends(re
     return Response(Representation.asked(given).encode(capability_statement(base_url(request), routes_of(request.app))), media_type=FHIR_JSON)
 
 
-for _part in (everything, meta, histories, searching, reading):
+for _part in (everything, meta, validating, histories, searching, reading):
     router.include_router(_part.router)
 
 

@@ -83,6 +83,8 @@ CONDITIONS = (
 OPERATIONS = (
     Operation(name="meta", definition=f"{CORE}/Resource-meta", types=TYPES, methods=READ, path=f"{ONE}/$meta"),
     Operation(name="meta", definition=f"{CORE}/Resource-meta", types=TYPES, methods=READ, path=f"{VERSION}/$meta"),
+    Operation(name="validate", definition=f"{CORE}/Resource-validate", types=TYPES, methods=("POST",), path=f"{ANY}/$validate"),
+    Operation(name="validate", definition=f"{CORE}/Resource-validate", types=TYPES, methods=(*READ, "POST"), path=f"{ONE}/$validate"),
     Operation(name="everything", definition=f"{CORE}/Patient-everything", types=("Patient",), methods=READ, path=f"{ONE}/$everything"),
     Operation(
         name="everything",

@@ -196,6 +196,13 @@ async def everything(client: Client) -> None:
         assert len((await client.gives(200, "GET", f"{path}/$everything")).json()["entry"]) > 5
 
 
+async def validate(client: Client) -> None:
+    for method, path in (("POST", "/fhir/Basic/$validate"), ("POST", f"{IMAGING_STUDY}/$validate"), ("GET", f"{IMAGING_STUDY}/$validate")):
+        body = {"json": {"resourceType": "Basic", "code": {"text": "x"}}} if path.startswith("/fhir/Basic") else {}
+        answer = await client.gives(200, method, path, **body)
+        assert [one["severity"] for one in answer.json()["issue"]] == ["information"]
+
+
 Drive = Callable[[Client], Awaitable[None]]
 INTERACTION_DRIVES: dict[str, Drive] = {
     "read": read,
@@ -220,7 +227,7 @@ CONDITION_DRIVES: dict[str, Drive] = {
     "conditionalPatch": conditional_patch,
     "conditionalDelete": conditional_delete,
 }
-OPERATION_DRIVES: dict[str, Drive] = {"meta": meta, "everything": everything}
+OPERATION_DRIVES: dict[str, Drive] = {"meta": meta, "everything": everything, "validate": validate}
 
 
 async def test_the_statement_is_valid_and_names_every_type(client: Client) -> None:
@@ -249,7 +256,7 @@ async def test_each_claimed_condition_works(client: Client) -> None:
 
 async def test_each_claimed_operation_works(client: Client) -> None:
     claimed = {one["name"] for resource in client.rest["resource"] for one in resource.get("operation", [])}
-    assert claimed >= {"meta", "everything"}
+    assert claimed >= {"meta", "everything", "validate"}
     for name in sorted(claimed):
         await OPERATION_DRIVES[name](client)
 

@@ -64,7 +64,7 @@ def holds(expression: str, value: Any, type_name: str, context: Context) -> bool
 
 
 def _from_here(expression: str, type_name: str) -> str:
-    """Without the type's name where a path begins with it (csd-4, cud-1): the library knows a name only of plain JSON, and not of a node."""
+    """Without the type's name where a path begins with it (csd-4, cud-1): the library knows it only of plain JSON, not of a node."""
     start = f"{type_name}."
     return re.sub(rf"(?<![\w.'`%]){start}", "", expression) if start in expression else expression
 

@@ -6,6 +6,7 @@ over many values, where the engine can. The rest goes to fhirpathpy.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -21,9 +22,16 @@ WITHOUT_NARRATIVE = "dom-6"
 """Best practice alone (R5 marks it so): a resource without text is said nothing of, since none of a machine's has one."""
 
 
-def broken(met: Iterable[Met]) -> Iterator[Issue]:
-    """An issue for each invariant that does not hold. Those that could not be evaluated are said too, as information."""
+def broken(met: Iterable[Met], until: float) -> Iterator[Issue]:
+    """An issue for each invariant that does not hold. Those that could not be evaluated are said too, as information.
+
+    ``until`` is when to stop, on the monotonic clock: some invariants of R5 take time that grows with the square of a resource's size.
+    """
     for one in met:
+        if time.monotonic() > until:
+            text = "the resource is too large to evaluate all of its invariants: from here on they are not checked"
+            yield Issue("information", "too-costly", text, expression_of(one.held.location))
+            return
         yield from unmet(one.constraints, one.held)
 
 
@@ -76,6 +84,28 @@ def _is_range(value: Any) -> bool | None:
     return least <= most
 
 
+def _has_no_path_below(value: Any, code: str, last: str) -> bool:
+    """sdf-24 and sdf-25: a CodeableReference is constrained itself, and not its reference or concept.
+
+    The engine looks at every element for every element: five seconds for one definition.
+    """
+    given = value.get("element")
+    elements = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+
+    def types(element: Any) -> list[Any]:
+        found = element.get("type")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    both = {str(one.get("path")) for one in elements if any(part.get("code") == "CodeableReference" for part in types(one))}
+    for one in elements:
+        head, _, tail = str(one.get("path")).rpartition(".")
+        if tail != last or head not in both or not any(part.get("code") == code for part in types(one)):
+            continue
+        if "binding" in one if last == "concept" else any("targetProfile" in part for part in types(one)):
+            return False
+    return True
+
+
 _NATIVE: dict[str, Callable[[Any], bool | None]] = {
     "code.exists().not() implies display.exists().not()": lambda v: _has(v, "code") or not _has(v, "display"),
     "reference.exists() or identifier.exists() or display.exists() or extension.exists()": lambda v: _has(
@@ -92,6 +122,12 @@ _NATIVE: dict[str, Callable[[Any], bool | None]] = {
     " or (low.lowBoundary() <= high.highBoundary())": _is_range,
     "lowNumerator.hasValue().not() or highNumerator.hasValue().not()  or (lowNumerator.lowBoundary() <= highNumerator.highBoundary())":
         lambda v: _is_range({"low": v.get("lowNumerator"), "high": v.get("highNumerator")}),
+    "element.where(type.where(code='Reference').exists() and path.endsWith('.reference') and type.targetProfile.exists()"
+    " and (path.substring(0,$this.path.length()-10) in %context.element.where(type.where(code='CodeableReference').exists()).path))"
+    ".exists().not()": lambda v: _has_no_path_below(v, "Reference", "reference"),
+    "element.where(type.where(code='CodeableConcept').exists() and path.endsWith('.concept') and binding.exists()"
+    " and (path.substring(0,$this.path.length()-8) in %context.element.where(type.where(code='CodeableReference').exists()).path))"
+    ".exists().not()": lambda v: _has_no_path_below(v, "CodeableConcept", "concept"),
 }
 """By expression, so that a profile's invariant of the same key is never taken for another."""
 _BY_KEY: dict[tuple[str, str], Callable[[Any], bool | None]] = {

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from projections.fhir.definitions import FHIR_VERSION, type_definition, type_names
 from server.fhir.validation.conformance import unmet_rules
 from server.fhir.validation.invariants import broken
 from server.fhir.validation.issues import MOST, Issue, Location, expression_of, is_fault, sorted_issues
 from server.fhir.validation.profiles import R5, profile
 from server.fhir.validation.walk import Held, Walk
+
+MOST_SECONDS = 20.0
+"""For the invariants of one resource. The largest of R5's examples that may be sent (7.6 MB) takes half of it."""
 
 _TOO_DEEP = "too-costly"
 
@@ -23,7 +28,7 @@ def issues_of(resource: Any, profiles: Sequence[str] = ()) -> list[Issue]:
     walk.resource(resource)
     issues = list(walk.issues)
     if not any(one.code == _TOO_DEEP for one in issues):
-        issues.extend(broken(walk.met))
+        issues.extend(broken(walk.met, time.monotonic() + MOST_SECONDS))
         for nth, held in enumerate(walk.resources):
             issues.extend(_of_profiles(held, profiles if nth == 0 else ()))
         for held in walk.extensions:
@@ -41,20 +46,26 @@ def faults_of(resource: Any, profiles: Sequence[str] = ()) -> list[Issue]:
 
 
 def is_known_profile(canonical: str) -> bool:
-    return profile(canonical) is not None or _is_type(canonical)
+    return profile(canonical) is not None or _type_named(canonical) is not None
 
 
-def _is_type(canonical: str) -> bool:
-    """Whether a canonical is that of a type itself, which every resource of it meets as far as the walk says."""
-    return canonical.partition("|")[0].startswith(R5)
+def _type_named(canonical: str) -> str | None:
+    """The type whose own canonical this is: what the walk found is all that there is to say of it."""
+    url, _, version = canonical.partition("|")
+    name = url.removeprefix(R5)
+    is_type = url.startswith(R5) and name in type_names() and FHIR_VERSION.startswith(version)
+    return name if is_type else None
 
 
 def _of_profiles(held: Held, asked: Sequence[str]) -> Iterator[Issue]:
     claimed = _claimed(held.value)
     for url in dict.fromkeys((*asked, *(one for one, _ in claimed))):
-        known = profile(url)
+        known, named = profile(url), _type_named(url)
         if known is not None:
             yield from unmet_rules(known, held)
+        elif named is not None and named not in (held.shape_name, *type_definition(held.shape_name).ancestors):
+            text = f"the profile {url.partition('|')[0]} is of {named}, not of {held.shape_name}"
+            yield Issue("error", "invalid", text, expression_of(held.location))
     for url, index in claimed:
         if not is_known_profile(url):
             meta: Location = (held.location, "meta", None)
