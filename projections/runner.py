@@ -8,6 +8,7 @@ pauses it, with the event's position in the checkpoint's ``problem``, and is nev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -19,7 +20,7 @@ from eventlog.leases import lease
 from eventlog.log import EventLog
 from projections import checkpoint, schemas
 from projections.checkpoint import Status
-from projections.errors import CheckpointMoved
+from projections.errors import CheckpointMoved, ProjectionBehind
 from projections.projection import Projection, named, schema_name
 from projections.rebuild import GRACE_S, Progress, rebuild, switch_key
 from projections.replay import BYTES_A_BATCH, EVENTS_A_BATCH, FOR_WRITING
@@ -28,6 +29,8 @@ BATCH = 500
 FAR_BEHIND = 2000
 """Events of lag beyond which batches are large."""
 RETRY_S = 0.5
+ASK_S = 0.05
+"""Who waits for a position asks the database this often, in case another process keeps the projection up."""
 GATHER_S = 0.2
 """While events stream in, batches begin at least this far apart: fewer and larger ones. A lone event does not wait."""
 UNKNOWN = "unknown event type"
@@ -40,6 +43,9 @@ class Runner:
         self._log = log
         self._batch = batch
         self.projections = tuple(projections)
+        self._reached: dict[str, int] = {}
+        self._applied = asyncio.Event()
+        self._hurried = {projection.name: asyncio.Event() for projection in projections}
 
     async def run(self) -> None:
         """Until cancelled: leads where nobody else does, and outlives a lost database."""
@@ -62,6 +68,23 @@ class Runner:
             async with lease(self._log, _leadership(projection)) as leads:
                 if leads:
                     await Runner(self._log, [projection]).catch_up()
+
+    async def wait_for(self, projection: Projection, position: int, timeout_s: float = 10.0) -> None:
+        """As projections.checkpoint.wait_for, for who has just written: where this process keeps the projection up, what was appended
+        is applied at once and not gathered, and nobody has to ask the database whether it is. Raises ProjectionBehind."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self._reached.get(projection.name, 0) < position:
+            applied = self._applied
+            self._hurried[projection.name].set()
+            try:
+                async with asyncio.timeout(ASK_S):
+                    await applied.wait()
+            except TimeoutError:
+                at = await checkpoint.reached(self._log.pool, projection.name, projection.version)
+                if at >= position:
+                    return
+                if asyncio.get_running_loop().time() > deadline:
+                    raise ProjectionBehind(projection.name, position, at) from None
 
     async def prepare(self) -> None:
         """Makes the schema and the checkpoint of each projection that has none yet."""
@@ -109,9 +132,16 @@ class Runner:
             heard = self._log.news()
             again_at = asyncio.get_running_loop().time() + GATHER_S
             if await self._step(projection):
-                await asyncio.sleep(max(0, again_at - asyncio.get_running_loop().time()))
+                await self._gather(projection, again_at)
             else:
                 await self._log.wait_for_news(heard)
+
+    async def _gather(self, projection: Projection, until: float) -> None:
+        hurried = self._hurried[projection.name]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await hurried.wait()
+        hurried.clear()
 
     async def _step(self, projection: Projection, limit: int = 0) -> bool:
         """Applies one batch; False when there was nothing to do (or the projection is paused)."""
@@ -122,6 +152,7 @@ class Runner:
             projection.version,
         )
         at, head = row["position"], row["head"]
+        self._reached[projection.name] = at
         if row["state"] == "paused" or (at >= head and row["built"]):
             return False
         limit = limit or (max(self._batch, EVENTS_A_BATCH) if head - at > FAR_BEHIND else self._batch)
@@ -143,6 +174,10 @@ class Runner:
             raise
         except Exception as error:  # whatever a projection raises pauses it; the log and the others go on
             await self._apply_up_to_fault(projection, events, at, error, built=row["built"])
+        else:
+            self._reached[projection.name] = to
+            applied, self._applied = self._applied, asyncio.Event()
+            applied.set()
         return True
 
     async def _apply(

@@ -11,7 +11,6 @@ import msgspec
 
 from domain.errors import FindingUnknown, ReviewIsObsolete
 from domain.review import ReviewFinding, Verdict
-from projections.checkpoint import wait_for
 from projections.errors import ProjectionBehind
 from projections.fhir.projection import SCHEMA, FhirProjection
 from projections.fhir.vocabulary import FINDING_SYSTEM, Json
@@ -64,7 +63,7 @@ async def act(services: Services, asker: Authenticated, asked: Interaction, refu
     except (FindingUnknown, ReviewIsObsolete) as error:
         raise FhirError(409, "conflict", str(error)) from None
     try:
-        await wait_for(services.pool, FhirProjection(), done.position)
+        await services.runner.wait_for(FhirProjection(), done.position)
     except ProjectionBehind:
         return Outcome(written=[_written(asked, row["version"])], position=done.position, is_readable=False)
     row = await services.pool.fetchrow(_CURRENT, asked.resource_type, asked.resource_id)

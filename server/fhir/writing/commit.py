@@ -17,7 +17,6 @@ from domain.event import Event
 from domain.ids import record_stream
 from eventlog.envelope import NewEvent, StreamAppend, new_event_id
 from eventlog.errors import EventTooLarge, SubjectKeyDestroyed, VersionConflict
-from projections.checkpoint import wait_for
 from projections.errors import ProjectionBehind
 from projections.fhir import guide
 from projections.fhir.projection import CURATED, SCHEMA, FhirProjection
@@ -147,7 +146,7 @@ class _Attempt:
         except EventTooLarge as error:
             raise FhirError(413, "too-long", str(error)) from None
         try:
-            await wait_for(self._services.pool, FhirProjection(), appended.last)
+            await self._services.runner.wait_for(FhirProjection(), appended.last)
         except ProjectionBehind:
             return Outcome(written=written, position=appended.last, is_readable=False)
         return Outcome(written=written, position=appended.last)

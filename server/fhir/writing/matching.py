@@ -10,7 +10,6 @@ import msgspec
 
 from domain.access import Action
 from eventlog.vault import Vault
-from projections.checkpoint import wait_for
 from projections.fhir.projection import FhirProjection
 from server.audit.recorder import AccessRecorder
 from server.auth.principals import Authenticated
@@ -27,7 +26,7 @@ READ_SCOPE = "fhir:read"
 async def caught_up(services: Services) -> int:
     """The end of the log, once the FHIR read model has it. Raises ProjectionBehind."""
     head = await services.log.head()
-    await wait_for(services.pool, FhirProjection(), head)
+    await services.runner.wait_for(FhirProjection(), head)
     return head
 
 
