@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from fhirclient.client import FHIRClient
+from fhirclient.models.fhirabstractbase import FHIRValidationError
 from fhirclient.models.organization import Organization
 from fhirclient.models.patient import Patient
 from fhirclient.server import FHIRNotFoundException, FHIRServer
@@ -148,11 +149,14 @@ async def test_fhirclient_reads_searches_and_pages(served: Served) -> None:
     await asyncio.to_thread(drive)
 
 
-async def test_fhirclient_gets_ready_by_itself(served: Served) -> None:
+async def test_fhirclient_refuses_a_capability_statement_of_r5_and_works_without(served: Served) -> None:
+    """R5 added conditionalPatch, which its models of R4 do not know."""
+
     def drive() -> None:
         client = FHIRClient(settings={"app_id": "test", "api_base": served.url})
         client.server.session.headers["Authorization"] = served.token
-        assert client.prepare()
+        with pytest.raises(FHIRValidationError, match="conditionalPatch"):
+            client.prepare()
         (bundle, *_) = Patient.where({"_summary": "count"}).perform_iter(client.server)
         assert bundle.total == PEOPLE
 
