@@ -152,5 +152,8 @@ def _container(look: Look) -> str:
 
 
 def _has_row(version: str, table: str, look: Look, statement: Statement) -> str:
-    targets = f" AND s.target LIKE {statement.argument(f'{look.target}/%')}" if look.target is not None else ""
+    targets = ""
+    if look.target is not None:  # here, or elsewhere
+        here, elsewhere = statement.argument(f"{look.target}/%"), statement.argument(f"%/{look.target}/%")
+        targets = f" AND (s.target LIKE {here} OR s.target LIKE {elsewhere})"
     return f"EXISTS (SELECT FROM {SCHEMA}.{table} s WHERE s.key = {version}.key AND s.source = {look.source.number}{targets})"
