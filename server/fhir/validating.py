@@ -29,6 +29,7 @@ from server.fhir.validation.issues import Issue, operation_outcome, sorted_issue
 from server.fhir.validation.profiles import R5
 from server.fhir.validation.validator import is_known_profile, issues_of
 from server.fhir.writing import incoming
+from server.fhir.writing.commit import INSTEAD, NEVER
 from server.services import Services
 
 OPERATION = "$validate"
@@ -63,7 +64,10 @@ async def validate(request: Request, asker: Asker, resource_type: str) -> Respon
     if asked.resource is None:
         raise FhirError(400, "required", "a resource is required: as the body, or as the parameter resource", "Parameters.parameter")
     services: Services = request.app.state.services
-    return _answer(given, await _issues(services, asked.resource, resource_type, asked.profile), {})
+    issues = await _issues(services, asked.resource, resource_type, asked.profile)
+    if asked.mode == "create" and resource_type in NEVER:
+        issues = [Issue("error", "business-rule", INSTEAD[resource_type], resource_type), *issues]
+    return _answer(given, issues, {})
 
 
 @router.api_route("/{resource_type}/{resource_id}/$validate", methods=READ)

@@ -25,11 +25,11 @@ from projections.projection import schema_name
 from projections.runner import Runner
 from server.fhir.validation.conformance import unmet_rules
 from server.fhir.validation.expressions import Context, NotEvaluated, holds, parsed
-from server.fhir.validation.invariants import _NATIVE
+from server.fhir.validation.invariants import _NATIVE, broken
 from server.fhir.validation.issues import MOST, Issue, operation_outcome
 from server.fhir.validation.profiles import compiled, profile
 from server.fhir.validation.validator import issues_of
-from server.fhir.validation.walk import DEEPEST, Held, Scope
+from server.fhir.validation.walk import DEEPEST, Held, Scope, Walk
 
 Json = dict[str, Any]
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -406,6 +406,13 @@ def test_nesting_and_the_number_of_issues_have_an_end() -> None:
     assert issue.code == "too-costly"
     many = issues_of({"resourceType": "Patient", **{f"x{number}": 1 for number in range(2 * MOST)}})
     assert len(many) == MOST and many[-1].code == "informational"
+
+
+def test_invariants_that_take_too_long_are_left_and_that_is_said() -> None:
+    walk = Walk()
+    walk.resource(observation())
+    (issue,) = broken(walk.met, until=0)
+    assert (issue.severity, issue.code) == ("information", "too-costly")
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
