@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from hashlib import sha256
 
 import asyncpg
 
 from eventlog.errors import NotSealed
-from eventlog.merkle import Node, consistency_path, inclusion_path, node_hash, perfect_subtrees, stretch_hash
+from eventlog.merkle import Node, consistency_path, inclusion_path, perfect_subtrees, stretch_hash
 
 HEIGHT = 8
 WIDTH = 1 << HEIGHT
@@ -107,7 +108,8 @@ def with_inner_nodes(hashes: list[bytes]) -> Tile:
     rows = [hashes]
     while len(rows[-1]) > 1:
         below = rows[-1]
-        rows.append([node_hash(below[n], below[n + 1]) for n in range(0, len(below) - 1, 2)])
+        # node_hash without the call: most of the time that a proof takes is spent here
+        rows.append([sha256(b"\x01" + below[n] + below[n + 1]).digest() for n in range(0, len(below) - 1, 2)])
     return rows
 
 

@@ -182,7 +182,7 @@ async def each_ct_series_is_indexed_or_says_why(log: EventLog) -> None:
 
 def all_is_served(site: Site, served: dict[str, str], sent: Sent) -> None:
     """Each instance with the data set that was sent, and valid resources of each type."""
-    headers = {"Authorization": f"Bearer {site.token('dicom:read', 'fhir:read')}"}
+    headers = {"Authorization": f"Bearer {site.token('audit:read', 'dicom:read', 'fhir:read')}"}
     with httpx.Client(base_url=site.url, headers=headers, timeout=60) as client:
         for uid, path in served.items():
             answer = client.get(f"/dicomweb{path}", headers={"Accept": "application/dicom"})

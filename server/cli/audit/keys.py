@@ -6,9 +6,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from eventlog.checkpoint_keys import PublishedKey, published_keys
 from eventlog.log import EventLog
@@ -34,11 +31,9 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     if as_json:
         typer.echo(msgspec.json.encode(keys))
         return
-    table = Table("purpose", "in use", "verification key", box=None)
-    for key in keys:
+    for key in keys:  # no table: a key is copied whole, however narrow the screen
         until = key.retired_at.date().isoformat() if key.retired_at else "now"
-        table.add_row(key.purpose, f"{key.made_at.date()} to {until}", escape(key.key), style=None if until == "now" else "dim")
-    Console(soft_wrap=True).print(table)
+        typer.echo(f"{key.purpose}, in use from {key.made_at.date()} to {until}\n{key.key}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import msgspec
@@ -19,6 +20,8 @@ from server.cli.session import with_ledger
 
 FEW = 5
 """Instances that are named one by one, and no more, unless all are asked for."""
+PIPED_WIDTH = 240
+"""Characters of a line where there is no terminal: a UID and a digest stay whole."""
 
 
 def lineage(
@@ -45,7 +48,7 @@ def lineage(
     if as_json:
         typer.echo(msgspec.json.encode(found))
     else:
-        Console().print(_tree(found, len(found.instances) if every else FEW), highlight=False)
+        Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(_tree(found, len(found.instances) if every else FEW), highlight=False)
     if not found.verified:
         raise typer.Exit(1)
 

@@ -8,7 +8,6 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from domain.access import Access, Action
 from domain.principal import Principal
@@ -19,6 +18,8 @@ from server.cli.console import record_read
 from server.cli.person import ask_for_token, person
 from server.cli.session import with_ledger
 
+SHOWN = 120
+"""Characters of a value."""
 ID = "A study, series or SOP Instance UID, subject, finding, FHIR resource (Type/id), event, dataset or principal."
 
 
@@ -56,29 +57,25 @@ def show(
     if as_json:
         typer.echo(msgspec.json.encode(found))
         return
-    console = Console()
-    console.print(f"[bold]{escape(found.id)}[/bold] ({', '.join(found.kinds)}) as of position {found.as_of}", highlight=False)
-    console.print(_table(found))
-    if found.next is not None:
-        console.print(f"More: --after {found.next}", highlight=False)
-
-
-def _table(found: Timeline) -> Table:
-    table = Table("position", Column("recorded", no_wrap=True), Column("event", no_wrap=True), "who", "caused by", "what changed", show_lines=True)
+    console = Console(highlight=False, soft_wrap=True)  # a digest or a UID is copied whole, however narrow the screen
+    console.print(f"[bold]{escape(found.id)}[/bold] ({', '.join(found.kinds)}) as of position {found.as_of}")
     for entry in found.entries:
-        table.add_row(
-            str(entry.position),
-            entry.recorded_at[:19].replace("T", " "),
-            entry.type,
-            escape(_who(entry.principal)),
-            str(entry.caused_by or ""),
-            escape("\n".join(_lines(entry))),
-        )
-    return table
+        console.print(_heading(entry))
+        for line in _lines(entry):
+            console.print(f"        {escape(line)}")
+    if found.next is not None:
+        console.print(f"More: --after {found.next}")
+
+
+def _heading(entry: Entry) -> str:
+    cause = f", caused by {entry.caused_by}" if entry.caused_by else ""
+    return (
+        f"{entry.position:>7} {entry.recorded_at[:19].replace('T', ' ')} [bold]{entry.type}[/bold] {escape(_who(entry.principal))}{cause}"
+    )
 
 
 def _who(principal: Principal) -> str:
-    return principal.id + (f"\nfor {principal.on_behalf_of}" if principal.on_behalf_of else "")
+    return principal.id + (f" for {principal.on_behalf_of}" if principal.on_behalf_of else "")
 
 
 def _lines(entry: Entry) -> list[str]:
@@ -103,4 +100,5 @@ def _change(change: Change) -> str:
 def _value(value: object) -> str:
     if value is None:
         return "–"
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode("utf-8")
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode("utf-8")
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… (whole with --json)"
