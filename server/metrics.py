@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projections.checkpoint import statuses, without_old_versions
 from server.auth.principals import requires
+from server.route_template import route_template
 from server.services import Services
 
 _HEAD = Gauge("anamnesis_log_position", "Position of the last event")
@@ -53,7 +54,7 @@ class Timing:
 
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")
+                route = route_template(scope) or "none"
                 method = scope["method"] if scope["method"] in _METHODS else "other"
                 _DURATION.labels(method, route, message["status"]).observe(time.perf_counter() - began)
             await send(message)

@@ -188,8 +188,17 @@ def all_is_served(site: Site, served: dict[str, str], sent: Sent) -> None:
             answer = client.get(f"/dicomweb{path}", headers={"Accept": "application/dicom"})
             assert answer.status_code == 200, answer.text
             assert data_set(answer.content) in sent[uid]
+        wait_for_accesses(client)
         for type_ in CURATED:
             assert everything_of(client, type_) > 0, type_
+
+
+def wait_for_accesses(client: httpx.Client) -> None:
+    """What was read is recorded in batches, a moment later."""
+    deadline = time.monotonic() + 60
+    while not client.get("/fhir/AuditEvent?_count=1").json().get("entry"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def everything_of(client: httpx.Client, type_: str) -> int:

@@ -28,6 +28,7 @@ from server.auth.principals import PROBE
 from server.dicomweb.keys import find_key
 from server.fhir.outcome import outcome
 from server.fhir.parameters import RESULT_PARAMETERS, supported
+from server.route_template import route_template
 
 SESSION_S = 15 * 60.0
 """A token that was not used for so long logs in anew."""
@@ -135,7 +136,7 @@ class Reads:
             return
         if authenticated is not None:
             self._log_in(principal)
-        route = _template(scope)
+        route = route_template(scope)
         action = _action(scope["method"], route)
         refused = status in (401, 403)
         if not refused and (action is None or authenticated is None):
@@ -171,15 +172,6 @@ class Reads:
             self._last_use.popitem(last=False)
         if now - last > SESSION_S:
             self._recorder.record(principal, Action.LOGIN)
-
-
-def _template(scope: Scope) -> str:
-    """The matched route's whole template. A router within a router tells its own part alone: the room is put before it."""
-    route: str = getattr(scope.get("route"), "path", "")
-    if not route:
-        return ""
-    room = scope["path"].split("/", 2)[1]
-    return route if route.split("/", 2)[1] == room else f"/{room}{route}"
 
 
 @lru_cache(maxsize=1000)

@@ -140,7 +140,7 @@ async def test_errors_are_operation_outcomes_below_fhir_and_problem_details_else
         assert answer.status_code == status
         assert answer.headers["content-type"].startswith("application/fhir+json")
         assert answer.json()["resourceType"] == "OperationOutcome"
-    for path, status in (("/fhir/a/b/c/d/e", 404), ("/fhir", 405)):
+    for path, status in (("/fhir/a/b/c/d/e", 404), ("/fhir", 400)):
         answer = await site.client.get(path, headers=admin)
         assert (answer.status_code, answer.json()["resourceType"]) == (status, "OperationOutcome")
     for path, headers, status in (("/metrics", {}, 401), ("/nothing", admin, 404), ("/fhirless", admin, 404)):
