@@ -27,7 +27,6 @@ from server.audit.recorder import ANONYMOUS, AccessRecorder
 from server.auth.principals import PROBE
 from server.dicomweb.keys import find_key
 from server.fhir.outcome import outcome
-from server.fhir.parameters import RESULT_PARAMETERS, supported
 from server.route_template import route_template
 
 SESSION_S = 15 * 60.0
@@ -37,7 +36,6 @@ SESSIONS = 10_000
 _OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")
 _QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})
-_HOW = frozenset({"_total", "_type", "_format", "_pretty", "_summary", "_elements"})
 _NO_ACCESSES = re.compile(r"/fhir/metadata|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
 """What tells nothing of anybody: capabilities, counts, the digests of the log's tree. Every other GET is an access."""
 _DEPTH_OF_INSTANCE_OPERATION = 4
@@ -88,7 +86,7 @@ def saw_subjects(request: Request, subject_ids: Iterable[str]) -> None:
 
 
 def saw_search(request: Request, parameters: Iterable[tuple[str, str]]) -> None:
-    """A search with these parameters; their values are not kept."""
+    """A search that took these parameters: none that it left out, as unknown. Their values are not kept."""
     _seen(request).parameters.extend(name for name, _ in parameters)
 
 
@@ -158,7 +156,7 @@ class Reads:
             route=route,
             resource_type=resource_type if answered else "",
             things=(*_resource(path), *_subject(path), *(f"{kind}:{uid}" for kind, uid in uids.items())),
-            parameters=_parameters(scope, action, resource_type, seen),
+            parameters=_parameters(scope, action, seen),
             subjects=tuple(sorted({*seen.subjects, *_subjects(seen.bodies)})) if answered else (),
             studies=tuple(sorted(studies)),
         )
@@ -228,11 +226,10 @@ def _subject(path: dict[str, str]) -> tuple[str, ...]:
     return (f"Patient/{subject_id}",) if _OUR_ID.fullmatch(subject_id) else ()
 
 
-def _parameters(scope: Scope, action: Action | None, resource_type: str, seen: _Seen) -> tuple[str, ...]:
-    """Names of search parameters, as far as they are known ones."""
+def _parameters(scope: Scope, action: Action | None, seen: _Seen) -> tuple[str, ...]:
+    """Names of search parameters: of FHIR those that the search took, with their modifiers and chains, none of which a client can make up."""
     if action is Action.SEARCH:
-        known: Any = {*supported(resource_type), *RESULT_PARAMETERS, *_HOW}
-        return tuple(sorted({name for name in seen.parameters if name in known}))
+        return tuple(sorted(set(seen.parameters)))
     if action is Action.QUERY:
         written = {name for name, _ in parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)}
         keys = {key.keyword for name in written if (key := find_key(name)) is not None}

@@ -10,6 +10,7 @@ from projections.fhir import guide
 from projections.fhir.definitions import compartments, search_parameters
 from projections.fhir.projection import TYPES
 from server.as_of import HEADER, PARAMETER
+from server.fhir.includes import may_be_included, may_include
 from server.fhir.parameters import supported
 from server.fhir.served import CONDITIONS, INTERACTIONS, OPERATIONS, Routes, is_served
 
@@ -41,7 +42,10 @@ def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
                 "resource": [_resource(resource_type, routes) for resource_type in TYPES],
                 "interaction": _interactions("system", routes),
                 "compartment": [one.url for _, one in sorted(compartments().items())],
-                "searchParam": [_search_parameter("Resource", PARAMETER, "special") | {"documentation": _AS_OF}],
+                "searchParam": [
+                    *(_search_parameter("Basic", name, kind) for name, kind in sorted(supported("Basic").items()) if name.startswith("_")),
+                    _search_parameter("Resource", PARAMETER, "special") | {"documentation": _AS_OF},
+                ],
             }
         ],
     }
@@ -67,6 +71,8 @@ def _resource(resource_type: str, routes: Routes) -> dict[str, Any]:
         "versioning": "versioned",
         "readHistory": True,
         **{one.element: one.value for one in CONDITIONS if is_served(one, routes)},
+        "searchInclude": may_include(resource_type),
+        "searchRevInclude": may_be_included(resource_type),
         "searchParam": [_search_parameter(resource_type, name, kind) for name, kind in sorted(supported(resource_type).items())],
         "operation": [{"name": name, "definition": definition} for name, definition in operations.items()],
     }

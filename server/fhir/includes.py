@@ -5,17 +5,18 @@ As of the same position as the matches themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import asyncpg
 import msgspec
 
-from projections.fhir.definitions import is_resource_type
+from projections.fhir.definitions import is_resource_type, resource_types
 from projections.fhir.projection import SCHEMA
 from projections.fhir.search.parameters import parameters
 from server.fhir.as_of import Given
 from server.fhir.outcome import FhirError
-from server.fhir.parameters import reference_numbers
+from server.fhir.parameters import reference_numbers, target_types
 
 NAMES = ("_include", "_revinclude")
 MAX_INCLUDED = 10_000
@@ -71,6 +72,18 @@ def includes(resource_type: str, given: Given, *, lenient: bool) -> tuple[list[I
                 raise
             ignored.append(name)
     return found, ignored
+
+
+def may_include(resource_type: str) -> list[str]:
+    """What `_include` takes of a search of this type (R5 CapabilityStatement.rest.resource.searchInclude)."""
+    own = [f"{resource_type}:{code}" for code, one in parameters(resource_type).items() if one.type == "reference"]
+    return [f"{resource_type}:*", *own] if own else []
+
+
+def may_be_included(resource_type: str) -> list[str]:
+    """What `_revinclude` takes of it: the references that name this type as one that they may lead to. A reference that may lead to any
+    type is taken too, and left out here: there are 82 of these."""
+    return list(_referring_parameters().get(resource_type, ()))
 
 
 async def included(pool: asyncpg.Pool, matches: Sequence[asyncpg.Record], asked: Sequence[Include], position: int) -> list[asyncpg.Record]:
@@ -137,3 +150,14 @@ def _include(name: str, is_reverse: bool, modifier: str, value: str) -> Include:
         is_reverse=is_reverse,
         is_iterated=modifier == "iterate",
     )
+
+
+@cache
+def _referring_parameters() -> Mapping[str, Sequence[str]]:
+    """Type → the reference parameters that may lead to it."""
+    found: dict[str, list[str]] = {}
+    for source_type in resource_types():
+        for code, one in parameters(source_type).items():
+            for target in target_types(one) if one.type == "reference" else ():
+                found.setdefault(target, []).append(f"{source_type}:{code}")
+    return found

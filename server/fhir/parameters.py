@@ -36,6 +36,8 @@ MAX_DEPTH = 6
 """Links in a chain."""
 MAX_ALTERNATIVES = 1000
 """Values between commas."""
+MAX_VALUES = 2000
+"""Of all parameters of a search together: a statement of PostgreSQL takes 32,767 arguments."""
 ANY_TYPE = 100
 """A parameter that may lead to so many types may lead to any."""
 MAX_TYPES = 12
@@ -81,6 +83,8 @@ def parse(resource_type: str, given: Sequence[tuple[str, str]], *, lenient: bool
     """Conditions, and the names that were left out because ``lenient`` handling was preferred. Raises FhirError (400)."""
     conditions: list[Condition] = []
     ignored: list[str] = []
+    if sum(1 + value.count(",") for _, value in given) > MAX_VALUES:
+        raise FhirError(400, "too-costly", f"a search has at most {MAX_VALUES} values", "http")
     for name, value in given:
         if name in RESULT_PARAMETERS:
             continue

@@ -308,6 +308,36 @@ async def test_each_claimed_search_parameter_is_known_and_no_other(client: Clien
         assert {name for name in every if _is_known(resource_type, name)} == claimed & every
 
 
+async def test_each_claimed_include_is_taken_and_no_other(client: Client) -> None:
+    """Of what curation makes, over HTTP, every seventh of what refers to it."""
+    for resource_type in CURATED:
+        claimed = client.of(resource_type)
+        for value in claimed["searchInclude"]:
+            await client.gives(200, "GET", f"/fhir/{resource_type}?_include={value}&_count=1")
+        for value in claimed["searchRevInclude"][::7]:
+            await client.gives(200, "GET", f"/fhir/{resource_type}?_revinclude={value}&_count=1")
+        tokens = [one["name"] for one in claimed["searchParam"] if one["type"] == "token"]
+        await client.gives(400, "GET", f"/fhir/{resource_type}?_include={resource_type}:{tokens[-1]}")
+    study = client.of("ImagingStudy")
+    assert {"ImagingStudy:*", "ImagingStudy:patient", "ImagingStudy:endpoint"} <= {*study["searchInclude"]}
+    assert {"DiagnosticReport:study", "Observation:part-of"} <= {*study["searchRevInclude"]}
+    entries = (await client.gives(200, "GET", "/fhir/ImagingStudy?_include=ImagingStudy:patient")).json()["entry"]
+    assert [one["search"]["mode"] for one in entries] == ["match", "include"]
+
+
+async def test_each_parameter_is_claimed_once_with_its_type_and_definition(client: Client) -> None:
+    common = {"_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "_language"}
+    assert common == {one["name"] for one in client.rest["searchParam"]} - {"_asof"}
+    for resource in client.rest["resource"]:
+        names = [one["name"] for one in resource["searchParam"]]
+        assert len(names) == len(set(names)) and common <= set(names), resource["type"]
+        without = {one["name"] for one in resource["searchParam"] if not one.get("definition") or not one.get("type")}
+        assert without == ({"agent"} if resource["type"] == "AuditEvent" else set()), resource["type"]
+        operations_claimed = [(one["name"], one["definition"]) for one in resource.get("operation", [])]
+        assert len(operations_claimed) == len(set(operations_claimed))
+    assert len({one.url for one in operations()}) == len(operations())
+
+
 def _is_known(resource_type: str, name: str) -> bool:
     try:
         parse(resource_type, [(name, "1")], lenient=False)

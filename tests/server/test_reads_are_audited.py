@@ -89,6 +89,40 @@ async def test_a_search_is_recorded_with_whom_it_found_and_by_which_parameters(s
     assert query.subjects == (await subject_of(site, OTHER),)
 
 
+SEARCHES = [
+    ("ImagingStudy?patient:Patient.gender=female&modality:not=PLANTED1", {"patient:Patient.gender", "modality:not"}),
+    ("Patient?_has:Observation:patient:code:text=PLANTED2&_has:BodyStructure:patient:_has:Observation:body-structure:status=final",
+     {"_has:Observation:patient:code:text", "_has:BodyStructure:patient:_has:Observation:body-structure:status"}),
+    ("ImagingStudy?_include:iterate=ImagingStudy:patient&_sort=-started&_count=1&_total=none&_asof=2999-01-01",
+     {"_include:iterate", "_sort", "_count", "_total"}),
+    ("?_type=Patient,ImagingStudy&identifier:missing=false", {"_type", "identifier:missing"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "names"), SEARCHES)
+async def test_the_names_of_a_search_are_recorded_whole_and_its_values_never(site: Site, query: str, names: set[str]) -> None:
+    """By GET, by a form in the body, and where a page goes on; what was left out as unknown is no name of a parameter."""
+    path, _, asked = query.partition("?")
+    got = await site.get(f"/fhir/{query}".replace("/?", "?"), "fhir:read")
+    form = {**await site.headers("fhir:read"), "Content-Type": "application/x-www-form-urlencoded", "Prefer": "handling=lenient"}
+    posted = await site.client.post(f"/fhir/{path}/_search".replace("//", "/"), content=f"{asked}&PLANTED3=1&code:PLANTED4=2", headers=form)
+    assert (got.status_code, posted.status_code) == (200, 200), (got.text, posted.text)
+    following = [one["url"] for one in got.json()["link"] if one["relation"] == "next"]
+    for url in following:
+        assert (await site.client.get(url, headers=await site.headers("fhir:read"))).status_code == 200
+    found = await accesses(site)
+    assert {name for one in found for name in one.parameters} == names
+    assert all(set(one.parameters) == names for one in found) and sum(one.count for one in found) == 2 + len(following)
+    stored = await site.services.pool.fetchval(f"SELECT string_agg(body, '') FROM {FHIR}.resource WHERE type = 'AuditEvent'")
+    assert "PLANTED" not in stored and all(f'"valueString":"{name}"' in stored for name in names)
+
+
+async def test_a_search_that_is_refused_leaves_no_name(site: Site) -> None:
+    assert (await site.get("/fhir/ImagingStudy?PLANTED=1", "fhir:read")).status_code == 400
+    (refused,) = await accesses(site)
+    assert (refused.outcome, refused.parameters) == (Outcome.FAILED, ())
+
+
 @pytest.mark.parametrize(
     ("action", "path"),
     [
