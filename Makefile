@@ -67,7 +67,7 @@ lock: $(VENV)/pip.stamp  ## Pin and hash the requirements anew, after a change o
 	$(BIN)/python requirements/lock.py
 
 clean:  ## Remove what was made here
-	rm -rf $(VENV) site build *.egg-info ig/node_modules
+	rm -rf $(VENV) site build *.egg-info ig/node_modules tests/fhir_kit_client/node_modules
 
 $(VENV)/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Anamnesis needs Python 3.11 or later'; exit 1; }

@@ -29,6 +29,7 @@ for _part in (everything, meta, validating, histories, searching, reading):
 
 
 @router.api_route("", methods=READ)
+@router.api_route("/", methods=READ, include_in_schema=False)
 async def search_system(request: Request, reader: Reader) -> Response:
     return await searching.answer_system_search(request, reader, given_in_url(request))
 

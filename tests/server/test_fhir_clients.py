@@ -6,7 +6,6 @@ fhirclient has the models of R4, and refuses a resource that R5 changed (a Devic
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import uvicorn
 from fhirclient.client import FHIRClient
 from fhirclient.models.fhirabstractbase import FHIRValidationError
 from fhirclient.models.organization import Organization
@@ -22,10 +20,10 @@ from fhirclient.models.patient import Patient
 from fhirclient.server import FHIRNotFoundException, FHIRServer
 from fhirpy import AsyncFHIRClient
 from fhirpy.base.exceptions import AuthorizationError, OperationOutcome, ResourceNotFound
+from listening_site import behind_a_socket
 from served_site import LIVER, LUNG, PLANTED_NAME, Site, served_site, slice_of
 
 from projections.fhir.vocabulary import study_id
-from server.app import create_app
 
 PEOPLE = 5
 STUDY = "1.2.840.15.0"
@@ -46,16 +44,8 @@ async def served(embedded_server: str, tmp_path: Path) -> AsyncIterator[Served]:
             await site.store(slice_of(f"1.2.840.15.{n}", 1, patient_id=f"PLANTEDMRN{n}", name=f"{PLANTED_NAME}{n}"))
             await site.index(f"1.2.840.15.{n}.1", LIVER, LUNG)
         token = (await site.headers("fhir:read", "fhir:write", "identities:read"))["Authorization"]
-        listening = socket.socket()
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(site.services), lifespan="off", log_level="warning"))
-        running = asyncio.create_task(server.serve([listening]))
-        try:
-            yield Served(site, f"http://127.0.0.1:{listening.getsockname()[1]}/fhir", token)
-        finally:
-            server.should_exit = True
-            await running
-            listening.close()
+        async with behind_a_socket(site) as url:
+            yield Served(site, f"{url}/fhir", token)
 
 
 async def test_fhirpy_reads_searches_and_pages(served: Served) -> None:
