@@ -23,6 +23,14 @@ class ScopeMissing(ServerError):
         self.scope = scope
 
 
+class ScopeUnusable(ScopeMissing):
+    """Raised when a scope of SMART says what cannot be held to: nothing is answered, rather than more than was meant."""
+
+    def __init__(self, scope: str, why: str) -> None:
+        super().__init__(scope)
+        self.args = (f"the scope {scope} cannot be used: {why}",)
+
+
 class ErasureWaits(ServerError):
     """Raised when an erasure cannot be carried out to its end now. It goes on when what it waits for is mended."""
 

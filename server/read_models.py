@@ -28,10 +28,10 @@ async def require_complete(request: Request, name: str) -> None:
     services.complete.add(name)
 
 
-def reads(scope: str, name: str) -> Callable[..., Awaitable[Authenticated]]:
-    """A FastAPI dependency: the request's principal, who may read, of a read model that can be read."""
+def reads(scope: str, name: str, or_some: str = "") -> Callable[..., Awaitable[Authenticated]]:
+    """A FastAPI dependency: the request's principal, who may read, of a read model that can be read. ``or_some``: see `requires`."""
 
-    async def check(request: Request, reader: Authenticated = Depends(requires(scope))) -> Authenticated:
+    async def check(request: Request, reader: Authenticated = Depends(requires(scope, or_some))) -> Authenticated:
         await require_complete(request, name)
         return reader
 

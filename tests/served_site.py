@@ -40,13 +40,15 @@ PLANTED_NAME, PLANTED_MRN = "Plantedname^Jane", "PLANTEDMRN77"
 class Site:
     services: Services
     client: httpx.AsyncClient
-    tokens: dict[frozenset[str], dict[str, str]] = field(default_factory=dict)
+    tokens: dict[tuple[frozenset[str], str | None], dict[str, str]] = field(default_factory=dict)
 
-    async def headers(self, *scopes: str) -> dict[str, str]:
-        """The headers of one who has these scopes: the same token each time."""
-        wanted = frozenset(scopes)
+    async def headers(self, *scopes: str, patient: str | None = None) -> dict[str, str]:
+        """The headers of one who has these scopes, about this Patient: the same token each time."""
+        wanted = frozenset(scopes), patient
         if wanted not in self.tokens:
-            _, token = await create_token(self.services.pool, name="-".join(scopes), scopes=scopes, lifetime=timedelta(hours=1))
+            _, token = await create_token(
+                self.services.pool, name="-".join(scopes), scopes=scopes, lifetime=timedelta(hours=1), patient=patient
+            )
             self.tokens[wanted] = {"Authorization": f"Bearer {token}"}
         return self.tokens[wanted]
 

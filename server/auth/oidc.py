@@ -13,8 +13,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from domain.principal import Principal, PrincipalKind
-from server.auth.scopes import SCOPES
-from server.auth.tokens import Grant
+from server.auth.tokens import Grant, granted, is_patient_id
 from server.errors import TokenInvalid
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -41,9 +40,17 @@ class OidcVerifier:
             _requests(self._issuer, self._audience).validate(claims)
         except (JoseError, ValueError, KeyError, TypeError, httpx.HTTPError) as error:
             raise TokenInvalid(f"the JWT is not accepted ({type(error).__name__})") from error
-        scopes = _scopes(claims) & frozenset(SCOPES)
-        principal = Principal(id=f"oidc:{claims['sub']}", kind=PrincipalKind.PERSON)
-        return Grant(principal=principal, scopes=scopes, expires_at=datetime.fromtimestamp(int(claims["exp"]), UTC))
+        scopes, smart = granted(_scopes(claims))
+        patient = claims.get("patient")
+        if patient is not None and not (isinstance(patient, str) and is_patient_id(patient)):
+            raise TokenInvalid("the JWT is not accepted: its claim patient is no id of a Patient")
+        return Grant(
+            principal=Principal(id=f"oidc:{claims['sub']}", kind=PrincipalKind.PERSON),
+            scopes=scopes,
+            smart=smart,
+            patient=patient,
+            expires_at=datetime.fromtimestamp(int(claims["exp"]), UTC),
+        )
 
     async def _claims(self, token: str) -> dict[str, Any]:
         keys = await self._key_set(refresh=False)

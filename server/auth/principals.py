@@ -10,6 +10,7 @@ from starlette.requests import Request
 from domain.principal import Principal, PrincipalKind
 from server.auth.oidc import OidcVerifier
 from server.auth.scopes import grants
+from server.auth.smart_scopes import SmartScope
 from server.auth.tokens import PREFIX, TokenVerifier
 from server.errors import ScopeMissing, TokenInvalid
 
@@ -18,11 +19,20 @@ PROBE = Principal(id="probe:health", kind=PrincipalKind.DEVICE)
 
 
 class Authenticated(msgspec.Struct, frozen=True, kw_only=True):
+    """What of FHIR is within the reach of ``scopes``, ``smart`` and ``patient`` tells server.fhir.access."""
+
     principal: Principal
     scopes: frozenset[str]
+    smart: tuple[SmartScope, ...] = ()
+    patient: str | None = None
 
     def may(self, scope: str) -> bool:
+        """Whether it has a scope of our own. No scope of SMART stands for one."""
         return grants(self.scopes, scope)
+
+    def may_some(self, interactions: str) -> bool:
+        """Whether a scope of SMART permits one of these interactions (letters of `cruds`) on some resource."""
+        return any(letter in one.interactions for one in self.smart for letter in interactions)
 
 
 class Verifiers(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +45,15 @@ class Verifiers(msgspec.Struct, frozen=True, kw_only=True):
         """Raises TokenInvalid."""
         verifier = self.tokens if token.startswith(PREFIX) or self.oidc is None else self.oidc
         grant = await verifier.verify(token)
-        return Authenticated(principal=grant.principal, scopes=grant.scopes)
+        return Authenticated(principal=grant.principal, scopes=grant.scopes, smart=grant.smart, patient=grant.patient)
 
 
-def requires(scope: str) -> Callable[[Request], Awaitable[Authenticated]]:
-    """A FastAPI dependency: the request's principal. Raises TokenInvalid (401), ScopeMissing (403)."""
+def requires(scope: str, or_some: str = "") -> Callable[[Request], Awaitable[Authenticated]]:
+    """A FastAPI dependency: the request's principal. Raises TokenInvalid (401), ScopeMissing (403).
+
+    ``or_some``: letters of `cruds`. A scope of SMART that permits one of them on some resource serves too: the route then asks
+    server.fhir.access what it may do to which.
+    """
 
     async def authenticate(request: Request) -> Authenticated:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -48,7 +62,7 @@ def requires(scope: str) -> Callable[[Request], Awaitable[Authenticated]]:
         verifiers: Verifiers = request.app.state.services.verifiers
         authenticated = await verifiers.verify(token.strip())
         request.state.authenticated = authenticated
-        if not authenticated.may(scope):
+        if not authenticated.may(scope) and not authenticated.may_some(or_some):
             raise ScopeMissing(scope)
         return authenticated
 

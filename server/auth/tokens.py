@@ -5,11 +5,13 @@ A slow hash protects what can be guessed; 256 random bits cannot, and every requ
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -18,6 +20,7 @@ import msgspec
 
 from domain.principal import Principal, PrincipalKind
 from server.auth.scopes import SCOPES
+from server.auth.smart_scopes import PATIENT, SmartScope, is_smart, smart_scope
 from server.errors import SettingRefused, TokenInvalid
 
 PREFIX = "anamnesis_"
@@ -25,6 +28,7 @@ PREFIX = "anamnesis_"
 CACHE_S = 5.0
 """How long a revoked token may still be taken for good."""
 CACHED = 10_000
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +36,9 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     principal: Principal
     scopes: frozenset[str]
+    smart: tuple[SmartScope, ...] = ()
+    patient: str | None = None
+    """Whom scopes that begin with `patient/` are about: the id of a Patient."""
     expires_at: datetime
 
 
@@ -43,6 +50,7 @@ class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     on_behalf_of: str | None
     scopes: list[str]
+    patient: str | None
     made_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
@@ -56,17 +64,17 @@ async def create_token(
     lifetime: timedelta,
     kind: PrincipalKind = PrincipalKind.PERSON,
     on_behalf_of: str | None = None,
+    patient: str | None = None,
 ) -> tuple[str, str]:
     """The token's id and the token itself, which is nowhere else. Raises SettingRefused on an unknown scope."""
-    unknown = sorted(set(scopes) - set(SCOPES))
-    if unknown or not scopes:
-        raise SettingRefused(f"unknown scope {', '.join(unknown) or '(none given)'}: there are {', '.join(SCOPES)}")
+    check_scopes(scopes, patient)
     if lifetime <= timedelta(0):
         raise SettingRefused("a token has to be good for some time: write 30m, 12h or 90d")
     token = PREFIX + secrets.token_urlsafe(32)
     token_id = uuid4().hex[:12]
     await pool.execute(
-        "INSERT INTO access_token (token_id, sha256, name, kind, on_behalf_of, scopes, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO access_token (token_id, sha256, name, kind, on_behalf_of, scopes, expires_at, patient)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         token_id,
         _hash(token),
         name,
@@ -74,8 +82,43 @@ async def create_token(
         on_behalf_of,
         sorted(set(scopes)),
         datetime.now(UTC) + lifetime,
+        patient,
     )
     return token_id, token
+
+
+def check_scopes(scopes: Iterable[str], patient: str | None) -> None:
+    """Raises SettingRefused where a scope is unknown, or of a patient whom nobody names."""
+    wanted = sorted(set(scopes))
+    unknown = [one for one in wanted if one not in SCOPES and not is_smart(one)]
+    if unknown or not wanted:
+        raise SettingRefused(
+            f"unknown scope {', '.join(unknown) or '(none given)'}: there are {', '.join(SCOPES)}, and those of SMART"
+            " (patient/Observation.rs, system/*.cruds, …)"
+        )
+    for one in filter(is_smart, wanted):
+        try:
+            scope = smart_scope(one)
+        except ValueError as error:
+            raise SettingRefused(f"scope {one}: {error}") from None
+        if scope.level == PATIENT and patient is None:
+            raise SettingRefused(f"scope {scope.name} is about one patient: name the Patient's id by --patient")
+    if patient is not None and not is_patient_id(patient):
+        raise SettingRefused("--patient is the id of a Patient: 1 to 64 letters, digits, hyphens and dots")
+
+
+def is_patient_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def granted(scopes: Iterable[str]) -> tuple[frozenset[str], tuple[SmartScope, ...]]:
+    """The scopes of our own, and those of SMART. Words that are neither count for nothing."""
+    words = frozenset(scopes)
+    smart = []
+    for one in sorted(filter(is_smart, words)):
+        with contextlib.suppress(ValueError):
+            smart.append(smart_scope(one))
+    return words & frozenset(SCOPES), tuple(smart)
 
 
 async def revoke_token(pool: asyncpg.Pool, token_id: str) -> bool:
@@ -86,7 +129,7 @@ async def revoke_token(pool: asyncpg.Pool, token_id: str) -> bool:
 
 async def list_tokens(pool: asyncpg.Pool) -> list[TokenRow]:
     rows = await pool.fetch(
-        "SELECT token_id, name, kind, on_behalf_of, scopes, made_at, expires_at, revoked_at FROM access_token ORDER BY made_at"
+        "SELECT token_id, name, kind, on_behalf_of, scopes, patient, made_at, expires_at, revoked_at FROM access_token ORDER BY made_at"
     )
     return [TokenRow(**dict(row)) for row in rows]
 
@@ -114,12 +157,14 @@ class TokenVerifier:
 
     async def _look_up(self, digest: bytes) -> Grant | None:
         row = await self._pool.fetchrow(
-            "SELECT token_id, kind, on_behalf_of, scopes, expires_at FROM access_token WHERE sha256 = $1 AND revoked_at IS NULL", digest
+            "SELECT token_id, kind, on_behalf_of, scopes, patient, expires_at FROM access_token WHERE sha256 = $1 AND revoked_at IS NULL",
+            digest,
         )
         if row is None:
             return None
         principal = Principal(id=f"token:{row['token_id']}", kind=PrincipalKind(row["kind"]), on_behalf_of=row["on_behalf_of"])
-        return Grant(principal=principal, scopes=frozenset(row["scopes"]), expires_at=row["expires_at"])
+        scopes, smart = granted(row["scopes"])
+        return Grant(principal=principal, scopes=scopes, smart=smart, patient=row["patient"], expires_at=row["expires_at"])
 
 
 def _hash(token: str) -> bytes:

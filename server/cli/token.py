@@ -17,6 +17,7 @@ from server.auth.scopes import SCOPES
 from server.auth.tokens import create_token, list_tokens, revoke_token
 from server.cli.session import with_log
 from server.errors import SettingRefused
+from server.fhir.access import check_usable
 
 app = typer.Typer(help="Bearer tokens: who may do what, until when.", no_args_is_help=True)
 
@@ -24,23 +25,30 @@ app = typer.Typer(help="Bearer tokens: who may do what, until when.", no_args_is
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the token is for, to find it again (no person's name).")],
-    scope: Annotated[list[str], typer.Option(help=f"May be given several times: {', '.join(SCOPES)}.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(help=f"May be given several times: {', '.join(SCOPES)}, or one of SMART: patient/*.rs, system/Observation.cruds?status=final."),
+    ],
     expires: Annotated[str, typer.Option(help="How long it is good for: 30m, 12h, 90d.")] = "90d",
     kind: Annotated[PrincipalKind, typer.Option(help="Who acts with it.")] = PrincipalKind.PERSON,
     on_behalf_of: Annotated[str | None, typer.Option(help="Principal that it acts for.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Id of the Patient whom scopes that begin with patient/ are about.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a token. It is shown this once and kept as a hash.
 
-    Example:
+    Examples:
 
         anamnesis token create viewer --scope dicom:read --scope fhir:read --expires 30d
+
+        anamnesis token create app --scope "patient/*.rs" --patient 1f0c6e2a-8d3b-5a54-9c57-0d2f6b7c8e91
     """
     lifetime = _lifetime(expires)
+    check_usable(scope)
 
     async def work(log: EventLog) -> tuple[str, str]:
         return await create_token(
-            log.pool, name=name, scopes=scope, lifetime=lifetime, kind=kind, on_behalf_of=on_behalf_of
+            log.pool, name=name, scopes=scope, lifetime=lifetime, kind=kind, on_behalf_of=on_behalf_of, patient=patient
         )
 
     token_id, token = with_log(work)
@@ -57,10 +65,10 @@ def list_() -> None:
 
         anamnesis token list
     """
-    table = Table("id", "name", "kind", "scopes", "expires", "revoked")
+    table = Table("id", "name", "kind", "scopes", "patient", "expires", "revoked")
     for row in with_log(lambda log: list_tokens(log.pool)):
         revoked = f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else ""
-        table.add_row(row.token_id, row.name, row.kind, " ".join(row.scopes), f"{row.expires_at:%Y-%m-%d %H:%M}", revoked)
+        table.add_row(row.token_id, row.name, row.kind, " ".join(row.scopes), row.patient or "", f"{row.expires_at:%Y-%m-%d %H:%M}", revoked)
     Console().print(table)
 
 

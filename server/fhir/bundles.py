@@ -12,6 +12,7 @@ from fastapi import Request, Response
 
 from server.as_of import HEADER, PARAMETER
 from server.auth.principals import Authenticated
+from server.fhir.access import Access
 from server.fhir.as_of import Given, single
 from server.fhir.identities import with_identities
 from server.fhir.outcome import FHIR_JSON, FhirError
@@ -23,14 +24,16 @@ from server.services import Services
 PAGE_PARAMETER = "_page"
 
 
-def opened_page(services: Services, path: str, given: Given) -> Page | None:
-    """The page that a link of ours leads to; None for a first page. Raises FhirError (400)."""
+def opened_page(services: Services, access: Access, path: str, given: Given) -> Page | None:
+    """The page that a link of ours leads to; None for a first page. Raises FhirError (400, 403)."""
     text = single(given, PAGE_PARAMETER)
     if text is None:
         return None
     page = open_page(services.log.vault, text)
     if page.resource_type != path:
         raise FhirError(400, "value", "this page link belongs to another search", f"http.{PAGE_PARAMETER}")
+    if page.access != access.name:  # its total, and where it goes on, are told to who could have asked for them
+        raise FhirError(403, "forbidden", "this page link was made for another token's scopes: search again", f"http.{PAGE_PARAMETER}")
     if single(given, PARAMETER) not in (None, str(page.position)):
         raise FhirError(400, "value", f"this page link is of a search as of {page.position}", f"http.{PARAMETER}")
     others = sorted({name for name, _ in given} - {PAGE_PARAMETER, PARAMETER, "_format", "_pretty"})

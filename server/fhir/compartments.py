@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from projections.fhir.definitions import compartment, is_resource_type
-from projections.fhir.projection import SCHEMA
 from server.auth.principals import Authenticated
 from server.fhir.as_of import Given
-from server.fhir.conditions import Statement, of
-from server.fhir.neighbours import compartment_sources
 from server.fhir.outcome import FhirError
 from server.fhir.route import READ, FhirRoute, Reader, given_in_url, services_of
 from server.fhir.searching import answer_search, given_in_form
-
-ITSELF = "{def}"
-"""In a CompartmentDefinition: the resource that the compartment is named for is in it."""
+from server.fhir.within import InCompartment
 
 router = APIRouter(route_class=FhirRoute)
-
-
-class InCompartment(msgspec.Struct, frozen=True):
-    compartment: str
-    resource_id: str
-    resource_type: str
-    """Of what is searched for."""
-
-    def sql(self, version: str, statement: Statement) -> str:
-        numbers = sorted(compartment_sources(self.compartment, self.resource_type))
-        tests = [f"{version}.id = {statement.argument(self.resource_id)}"] if self._holds_itself else []
-        if numbers:
-            target = statement.argument(f"{self.compartment}/{self.resource_id}")
-            tests.append(f"{version}.key IN (SELECT s.key FROM {SCHEMA}.reference s WHERE s.target = {target} AND {of(numbers, 's')})")
-        return f"({' OR '.join(tests)})"
-
-    @property
-    def _holds_itself(self) -> bool:
-        if self.resource_type != self.compartment:
-            return False
-        found = compartment(self.compartment)
-        return found is not None and ITSELF in found.parameters.get(self.resource_type, ())
 
 
 @router.api_route("/{resource_type}/{resource_id}/{searched_type}", methods=READ)
@@ -57,11 +29,11 @@ async def search_compartment_by_post(
 
 async def _search(request: Request, reader: Authenticated, given: Given) -> Response:
     named, resource_id, searched_type = (request.path_params[one] for one in ("resource_type", "resource_id", "searched_type"))
-    services_of(request, named)
+    services_of(request)
     found = compartment(named)
     if found is None or not is_resource_type(searched_type):
         raise FhirError(404, "not-supported", "there is no such compartment, operation or type: compartments are those of R5")
     if searched_type not in found.parameters:
         raise FhirError(404, "not-supported", f"a {searched_type} is never in the compartment of a {named}")
-    within = InCompartment(named, resource_id, searched_type)
+    within = InCompartment(named, resource_id, (searched_type,))
     return await answer_search(request, reader, [searched_type], given, path=f"{named}/{resource_id}/{searched_type}", within=[within])

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Request, Response
 from projections.fhir.projection import SCHEMA
 from server.as_of import PARAMETER
 from server.audit.reads import saw_resources
-from server.auth.principals import Authenticated
 from server.fhir import representation
+from server.fhir.access import access_of
 from server.fhir.as_of import Given, asked_period, asked_position
 from server.fhir.bundles import bundle, links, opened_page, shown_bodies
 from server.fhir.gone import absent
@@ -33,8 +33,7 @@ from server.fhir.route import (
     count_asked,
     given_in_url,
     known_only,
-    readable_types,
-    services_of,
+    services_for,
 )
 from server.fhir.state import reached_position
 
@@ -58,10 +57,10 @@ router = APIRouter(route_class=FhirRoute)
 
 @router.api_route("/{resource_type}/{resource_id}/$everything", methods=READ)
 async def everything(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
-    services, given = services_of(request, resource_type), given_in_url(request)
     if resource_type not in TYPES:
         raise FhirError(404, "not-supported", f"{OPERATION} is of {' and '.join(TYPES)}: a {resource_type} has none")
-    page = opened_page(services, f"{resource_type}/{resource_id}/{OPERATION}", given)
+    services, access, given = services_for(request, reader, "r", resource_type), access_of(reader), given_in_url(request)
+    page = opened_page(services, access, f"{resource_type}/{resource_id}/{OPERATION}", given)
     is_first = page is None
     if page is None:
         known = known_only(request, given, PARAMETERS, OPERATION)
@@ -72,14 +71,15 @@ async def everything(request: Request, reader: Reader, resource_type: str, resou
             position=asked if asked is not None else await reached_position(services),
             count=count_asked(known, MAX_COUNT),
             total=None,
+            access=access.name,
         )
     shown, since = Representation.asked(page.parameters), asked_period(page.parameters, "_since")
-    types = _types(page.parameters, reader)
+    types = _types(page.parameters, access.types("r"))
     shown.check(types)
     focal = (resource_type, resource_id)
-    found = await (_of_patient if resource_type == "Patient" else _of_study)(Neighbours(services.pool, page.position), focal)
+    found = await (_of_patient if resource_type == "Patient" else _of_study)(Neighbours(services.pool, access, page.position), focal)
     if focal not in found:
-        raise at_position(page.position, await absent(services.pool, resource_type, resource_id, page.position))
+        raise at_position(page.position, await absent(services.pool, access, resource_type, resource_id, page.position))
     beyond = [found[named] for named in sorted(found) if named[0] in types and "/".join(named) > page.after]
     rows = list(await services.pool.fetch(_BODIES, beyond, since[0] if since else None, page.count + 1))
     more, rows = len(rows) > page.count, rows[: page.count]
@@ -126,9 +126,8 @@ async def _with_referred(near: Neighbours, own: Found, patients: set[str]) -> Fo
     return own | {named: key for named, key in referred.items() if about.get(named, patients) <= patients}
 
 
-def _types(given: Given, reader: Authenticated) -> tuple[str, ...]:
+def _types(given: Given, readable: tuple[str, ...]) -> tuple[str, ...]:
     """The types that are asked for, all unless ``_type`` says which; of those, the ones that may be read. Raises FhirError (400)."""
-    readable = readable_types(reader)
     asked = {one.strip() for name, value in given if name == "_type" for one in value.split(",")}
     unknown = sorted(asked - set(readable))
     if unknown:

@@ -13,6 +13,7 @@ from eventlog.envelope import instant
 from server.as_of import PARAMETER, position_when
 from server.audit.reads import saw_resources
 from server.auth.principals import Authenticated
+from server.fhir.access import Access, access_of
 from server.fhir.as_of import asked_position
 from server.fhir.bundles import bundle, links, opened_page, shown_bodies
 from server.fhir.changes import Changes, place_of
@@ -31,7 +32,7 @@ from server.fhir.route import (
     count_asked,
     given_in_url,
     known_only,
-    readable_types,
+    services_for,
     services_of,
 )
 from server.fhir.state import reached_position
@@ -45,25 +46,25 @@ router = APIRouter(route_class=FhirRoute)
 
 @router.api_route("/_history", methods=READ)
 async def system_history(request: Request, reader: Reader) -> Response:
-    return await _changes(request, reader, readable_types(reader), "_history")
+    return await _changes(request, reader, access_of(reader).types("s"), "_history")
 
 
 @router.api_route("/{resource_type}/_history", methods=READ)
 async def type_history(request: Request, reader: Reader, resource_type: str) -> Response:
-    services_of(request, resource_type)
+    services_for(request, reader, "s", resource_type)
     return await _changes(request, reader, (resource_type,), f"{resource_type}/_history")
 
 
 @router.api_route("/{resource_type}/{resource_id}/_history", methods=READ)
 async def instance_history(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
-    services = services_of(request, resource_type)
-    page, is_first = await _page(request, services, f"{resource_type}/{resource_id}/_history", MAX_COUNT)
+    services, access = services_for(request, reader, "r", resource_type), access_of(reader)
+    page, is_first = await _page(request, services, access, f"{resource_type}/{resource_id}/_history", MAX_COUNT)
     shown = _representation(page, (resource_type,))
     period = await Period.asked(services.pool, page.position, page.parameters)
-    versions = Versions(resource_type, resource_id, page.position, period, earliest_first=is_earliest_first(page.parameters))
+    versions = Versions(access, resource_type, resource_id, page.position, period, earliest_first=is_earliest_first(page.parameters))
     if is_first:
         if not await versions.exist(services.pool):
-            raise at_position(page.position, await absent(services.pool, resource_type, resource_id, page.position))
+            raise at_position(page.position, await absent(services.pool, access, resource_type, resource_id, page.position))
         page = msgspec.structs.replace(page, total=await versions.count(services.pool))
     rows = await versions.page(services.pool, page.after, page.count + 1)
     last = str(rows[page.count - 1]["version"]) if len(rows) > page.count else None
@@ -71,29 +72,30 @@ async def instance_history(request: Request, reader: Reader, resource_type: str,
 
 
 async def _changes(request: Request, reader: Authenticated, types: tuple[str, ...], path: str) -> Response:
-    services = services_of(request)
-    page, is_first = await _page(request, services, path, DEFAULT_COUNT)
+    services, access = services_of(request), access_of(reader)
+    page, is_first = await _page(request, services, access, path, DEFAULT_COUNT)
     shown = _representation(page, types)
     period = await Period.asked(services.pool, page.position, page.parameters)
     # Up to there everything was recorded before `_since`: the index begins beyond it.
     begin = 0 if period.since is None else 1 + await position_when(services.pool, period.since - timedelta(microseconds=1))
-    changes = Changes(types, period, begin, earliest_first=is_earliest_first(page.parameters))
+    changes = Changes(access.groups("s", types), period, begin, earliest_first=is_earliest_first(page.parameters))
     rows = await changes.page(services.pool, page.after, page.count + 1)
     last = place_of(rows[page.count - 1]) if len(rows) > page.count else None
     return await _answer(request, reader, page, is_first, rows[: page.count], last, shown)
 
 
-async def _page(request: Request, services: Services, path: str, default_count: int) -> tuple[Page, bool]:
+async def _page(request: Request, services: Services, access: Access, path: str, default_count: int) -> tuple[Page, bool]:
     """The page that is asked for, and whether it is a first one. Raises FhirError (400)."""
     given = given_in_url(request)
-    page = opened_page(services, path, given)
+    page = opened_page(services, access, path, given)
     if page is not None:
         return page, False
     known = known_only(request, given, PARAMETERS, "_history")
     asked = await asked_position(services.pool, known)
     position = asked if asked is not None else await reached_position(services)
     used = [(name, value) for name, value in known if name != PARAMETER]
-    return Page(resource_type=path, parameters=used, position=position, count=count_asked(known, default_count), total=None), True
+    count = count_asked(known, default_count)
+    return Page(resource_type=path, parameters=used, position=position, count=count, total=None, access=access.name), True
 
 
 async def _answer(

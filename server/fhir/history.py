@@ -14,8 +14,10 @@ import msgspec
 from domain.ids import Position
 from projections.fhir.projection import SCHEMA, FhirProjection
 from server.as_of import position_when
+from server.fhir.access import Access
 from server.fhir.as_of import Given, asked_period, single
 from server.fhir.outcome import FhirError
+from server.fhir.within import Clause
 
 PARAMETERS = ("_at", "_since", "_count", "_sort", "_asof", "_format", "_pretty", "_summary", "_elements")
 
@@ -43,11 +45,18 @@ _IN_PERIOD = f"""
     WHERE r.type = $1 AND r.id = $2 AND r.position_from <= $3 AND (r.position_to IS NULL OR r.position_to > $4)
         AND ($5::timestamptz IS NULL OR r.last_updated >= $5)
 """
-_COUNT = f"SELECT count(*) {_IN_PERIOD}"
-_LATEST_FIRST = f"SELECT {_COLUMNS} {_IN_PERIOD} AND r.version < $6 ORDER BY r.version DESC LIMIT $7"
-_EARLIEST_FIRST = f"SELECT {_COLUMNS} {_IN_PERIOD} AND r.version > $6 ORDER BY r.version LIMIT $7"
+# Only versions that are within reach, and deletions of such.
+_WITHIN = f"""
+    AND EXISTS (
+        SELECT FROM {SCHEMA}.resource v WHERE v.type = r.type AND v.id = r.id AND {{reach}}
+            AND v.version = CASE WHEN r.position_to = r.position_from THEN r.version - 1 ELSE r.version END
+    )
+"""
+_COUNT = f"SELECT count(*) {_IN_PERIOD} {{within}}"
+_LATEST_FIRST = f"SELECT {_COLUMNS} {_IN_PERIOD} {{within}} AND r.version < $6 ORDER BY r.version DESC LIMIT $7"
+_EARLIEST_FIRST = f"SELECT {_COLUMNS} {_IN_PERIOD} {{within}} AND r.version > $6 ORDER BY r.version LIMIT $7"
 _LAST_VERSION = 2**31 - 1
-_EXISTS = f"SELECT EXISTS (SELECT FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND position_from <= $3)"
+_EXISTS = f"SELECT EXISTS (SELECT FROM {SCHEMA}.resource r WHERE r.type = $1 AND r.id = $2 AND r.position_from <= $3 {{within}})"
 
 
 async def version_held(pool: asyncpg.Pool, resource_type: str, resource_id: str, position: Position | None) -> asyncpg.Record:
@@ -93,9 +102,12 @@ def is_earliest_first(given: Given) -> bool:
 
 
 class Versions:
-    """The versions of one resource as of a position."""
+    """The versions of one resource as of a position, as far as they are within reach."""
 
-    def __init__(self, resource_type: str, resource_id: str, position: int, period: Period, *, earliest_first: bool) -> None:
+    def __init__(
+        self, access: Access, resource_type: str, resource_id: str, position: int, period: Period, *, earliest_first: bool
+    ) -> None:
+        self._reach = access.condition("r", resource_type)
         self._resource = (resource_type, resource_id)
         self._position = position
         self._arguments = (*self._resource, period.last, period.first, period.since)
@@ -103,12 +115,21 @@ class Versions:
 
     async def exist(self, pool: asyncpg.Pool) -> bool:
         """Whether the resource was there at the position, in whatever version."""
-        return bool(await pool.fetchval(_EXISTS, *self._resource, self._position))
+        text, arguments = self._within(_EXISTS, *self._resource, self._position)
+        return bool(await pool.fetchval(text, *arguments))
 
     async def count(self, pool: asyncpg.Pool) -> int:
-        return int(await pool.fetchval(_COUNT, *self._arguments))
+        text, arguments = self._within(_COUNT, *self._arguments)
+        return int(await pool.fetchval(text, *arguments))
 
     async def page(self, pool: asyncpg.Pool, after: str, limit: int) -> list[asyncpg.Record]:
         """At most ``limit`` beyond the version ``after``; from the beginning where it is empty."""
         beyond = int(after) if after else 0 if self._earliest_first else _LAST_VERSION
-        return list(await pool.fetch(_EARLIEST_FIRST if self._earliest_first else _LATEST_FIRST, *self._arguments, beyond, limit))
+        text, arguments = self._within(_EARLIEST_FIRST if self._earliest_first else _LATEST_FIRST, *self._arguments, beyond, limit)
+        return list(await pool.fetch(text, *arguments))
+
+    def _within(self, statement: str, *arguments: object) -> tuple[str, list[object]]:
+        """The statement, held to what is within reach, with its arguments; the third of these is a position."""
+        clause = Clause(list(arguments), "$3")
+        within = "" if self._reach is None else _WITHIN.format(reach=self._reach.sql("v", clause))
+        return statement.format(within=within), clause.arguments

@@ -14,9 +14,12 @@ import msgspec
 from projections.fhir.definitions import is_resource_type, resource_types
 from projections.fhir.projection import SCHEMA
 from projections.fhir.search.parameters import parameters
+from server.fhir.access import Access
 from server.fhir.as_of import Given
+from server.fhir.conditions import Condition
 from server.fhir.outcome import FhirError
 from server.fhir.parameters import reference_numbers, target_types
+from server.fhir.within import Clause
 
 NAMES = ("_include", "_revinclude")
 MAX_INCLUDED = 10_000
@@ -35,7 +38,7 @@ _REFERRED = f"""
 _VERSIONS = f"""
     SELECT {_COLUMNS} FROM unnest($2::text[], $3::text[]) AS k (type, id) CROSS JOIN LATERAL (
         SELECT * FROM {SCHEMA}.resource r WHERE r.type = k.type AND r.id = k.id AND {_HELD} OFFSET 0
-    ) r ORDER BY r.key LIMIT $4
+    ) r WHERE {{reach}} ORDER BY r.key LIMIT $4
 """
 _REFERRING = f"""
     SELECT {_COLUMNS} FROM (
@@ -44,7 +47,7 @@ _REFERRING = f"""
         WHERE s.source = ANY($3::int[])
     ) s CROSS JOIN LATERAL (
         SELECT * FROM {SCHEMA}.resource r WHERE r.key = s.key AND r.type = $4 AND {_HELD} OFFSET 0
-    ) r ORDER BY r.key LIMIT $5
+    ) r WHERE {{reach}} ORDER BY r.key LIMIT $5
 """
 
 
@@ -86,8 +89,10 @@ def may_be_included(resource_type: str) -> list[str]:
     return list(_referring_parameters().get(resource_type, ()))
 
 
-async def included(pool: asyncpg.Pool, matches: Sequence[asyncpg.Record], asked: Sequence[Include], position: int) -> list[asyncpg.Record]:
-    """The resources that belong beside these matches, each once, none that is a match itself. Raises FhirError (400)."""
+async def included(
+    pool: asyncpg.Pool, access: Access, matches: Sequence[asyncpg.Record], asked: Sequence[Include], position: int
+) -> list[asyncpg.Record]:
+    """The resources within reach that belong beside these matches, each once, none that is a match itself. Raises FhirError (400)."""
     known = {(row["type"], row["id"]) for row in matches}
     found: list[asyncpg.Record] = []
     latest = list(matches)
@@ -95,7 +100,7 @@ async def included(pool: asyncpg.Pool, matches: Sequence[asyncpg.Record], asked:
         fresh: dict[tuple[str, str], asyncpg.Record] = {}
         for one in asked:
             if nth == 0 or one.is_iterated:
-                for row in await (_referring if one.is_reverse else _referred)(pool, latest, one, position):
+                for row in await (_referring if one.is_reverse else _referred)(pool, access, latest, one, position):
                     if (row["type"], row["id"]) not in known:
                         fresh.setdefault((row["type"], row["id"]), row)
         known.update(fresh)
@@ -108,20 +113,33 @@ async def included(pool: asyncpg.Pool, matches: Sequence[asyncpg.Record], asked:
     return found
 
 
-async def _referred(pool: asyncpg.Pool, rows: Sequence[asyncpg.Record], one: Include, position: int) -> list[asyncpg.Record]:
+async def _referred(
+    pool: asyncpg.Pool, access: Access, rows: Sequence[asyncpg.Record], one: Include, position: int
+) -> list[asyncpg.Record]:
     keys = [row["key"] for row in rows if row["type"] == one.source_type]
     if not keys:
         return []
     targets = [row["target"].split("/") for row in await pool.fetch(_REFERRED, keys, list(one.numbers))]
     here = sorted({(kind, rest[0]) for kind, *rest in targets if len(rest) == 1 and one.target_type in (None, kind)})
-    return list(await pool.fetch(_VERSIONS, position, [kind for kind, _ in here], [resource_id for _, resource_id in here], MAX_INCLUDED + 1))
+    reach = access.reach("r", sorted({kind for kind, _ in here}))
+    clause = Clause([position, [kind for kind, _ in here], [resource_id for _, resource_id in here], MAX_INCLUDED + 1], "$1")
+    return list(await pool.fetch(_VERSIONS.format(reach=_sql(reach, clause)), *clause.arguments))
 
 
-async def _referring(pool: asyncpg.Pool, rows: Sequence[asyncpg.Record], one: Include, position: int) -> list[asyncpg.Record]:
+async def _referring(
+    pool: asyncpg.Pool, access: Access, rows: Sequence[asyncpg.Record], one: Include, position: int
+) -> list[asyncpg.Record]:
     targets = [f"{row['type']}/{row['id']}" for row in rows if one.target_type in (None, row["type"])]
     if not targets:
         return []
-    return list(await pool.fetch(_REFERRING, position, targets, list(one.numbers), one.source_type, MAX_INCLUDED + 1))
+    # To ask what refers to something is a search; to ask what something refers to is many reads.
+    reach = access.condition("s", one.source_type)
+    clause = Clause([position, targets, list(one.numbers), one.source_type, MAX_INCLUDED + 1], "$1")
+    return list(await pool.fetch(_REFERRING.format(reach=_sql(reach, clause)), *clause.arguments))
+
+
+def _sql(reach: Condition | None, clause: Clause) -> str:
+    return "TRUE" if reach is None else reach.sql("r", clause)
 
 
 def _include(name: str, is_reverse: bool, modifier: str, value: str) -> Include:

@@ -15,7 +15,7 @@ from server.fhir.history import version_held, version_numbered
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.reading import present, version_number
 from server.fhir.representation import Representation
-from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_of
+from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_for, services_of
 
 OPERATION = "$meta"
 PARAMETERS = (PARAMETER, "_format", "_pretty")
@@ -29,7 +29,7 @@ class _WithMeta(msgspec.Struct):
 
 @router.api_route("/{resource_type}/{resource_id}/$meta", methods=READ)
 async def meta(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
-    services = services_of(request, resource_type)
+    services = services_for(request, reader, "r", resource_type)
     position = await asked_position(services.pool, given_in_url(request))
     row = await version_held(services.pool, resource_type, resource_id, position)
     return await _answer(request, reader, row, resource_type, resource_id)
@@ -37,7 +37,7 @@ async def meta(request: Request, reader: Reader, resource_type: str, resource_id
 
 @router.api_route("/{resource_type}/{resource_id}/_history/{version}/$meta", methods=READ)
 async def meta_of_version(request: Request, reader: Reader, resource_type: str, resource_id: str, version: str) -> Response:
-    services = services_of(request, resource_type)
+    services = services_for(request, reader, "r", resource_type)
     position = await asked_position(services.pool, given_in_url(request))
     row = await version_numbered(services.pool, resource_type, resource_id, version_number(version), position)
     return await _answer(request, reader, row, resource_type, f"{resource_id}/_history/{version}")
@@ -46,7 +46,7 @@ async def meta_of_version(request: Request, reader: Reader, resource_type: str, 
 async def _answer(request: Request, reader: Authenticated, row: asyncpg.Record, resource_type: str, what: str) -> Response:
     services = services_of(request)
     shown = Representation.asked(known_only(request, given_in_url(request), PARAMETERS, OPERATION))
-    await present(services, row, resource_type, what)
+    await present(services, reader, row, resource_type, what)
     saw_resources(request, [row["body"]])
     (body,) = await shown_bodies(services, reader, [resource_type], [row], row["as_of"])
     found = msgspec.json.decode(body, type=_WithMeta).meta

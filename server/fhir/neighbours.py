@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 
 import asyncpg
 
-from projections.fhir.definitions import compartments
 from projections.fhir.projection import SCHEMA
-from projections.fhir.search.parameters import parameters
+from server.fhir.access import Access, reached
+from server.fhir.within import compartment_sources
 
 Named = tuple[str, str]
 """Type and id."""
@@ -37,34 +36,34 @@ _REFERRED = f"""
 """
 
 
-@cache
-def compartment_sources(compartment: str, resource_type: str) -> frozenset[int]:
-    """The sources of references by which a resource of a type is in a compartment (R5 compartmentdefinition.html)."""
-    named = compartments()[compartment].parameters.get(resource_type, ())
-    known = parameters(resource_type)
-    looks = [look for name in named if name in known for look in known[name].looks]
-    return frozenset(look.source.number for look in looks if look.target in (None, compartment))
-
-
 class Neighbours:
-    def __init__(self, pool: asyncpg.Pool, position: int) -> None:
+    """Those that may be read: what is out of reach leads nowhere."""
+
+    def __init__(self, pool: asyncpg.Pool, access: Access, position: int) -> None:
         self._pool = pool
+        self._access = access
         self._position = position
 
     async def there(self, named: Iterable[Named]) -> Found:
         """Those of these resources that were there."""
         wanted = sorted(set(named))
         rows = await self._pool.fetch(_THERE, self._position, [one[0] for one in wanted], [one[1] for one in wanted])
-        return {(row["type"], row["id"]): row["key"] for row in rows}
+        return await self._reached({(row["type"], row["id"]): row["key"] for row in rows})
 
     async def referring(self, named: Iterable[Named], compartment: str | None = None) -> Found:
         """What refers to any of these; with a compartment, only what is so in that compartment of theirs."""
         rows = await self._pool.fetch(_REFERRING, self._position, [f"{kind}/{resource_id}" for kind, resource_id in sorted(set(named))])
-        return {
+        found = {
             (row["type"], row["id"]): row["key"]
             for row in rows
             if compartment is None or row["source"] in compartment_sources(compartment, row["type"])
         }
+        return await self._reached(found)
+
+    async def _reached(self, found: Found) -> Found:
+        types = {kind for kind, _ in found}
+        keys = await reached(self._pool, self._access, "r", list(found.values()), types, self._position)
+        return {named: key for named, key in found.items() if key in keys}
 
     async def referred(self, found: Found) -> set[Named]:
         """What these refer to, here."""

@@ -32,6 +32,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     total: int | None
     after: str = ""
+    access: str = ""
+    """Name of what was within reach of who asked (see server.fhir.access)."""
 
 
 def seal_page(vault: Vault, page: Page) -> str:

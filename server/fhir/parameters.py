@@ -284,22 +284,3 @@ def _no_modifier(parameter: Parameter, modifier: str, name: str) -> FhirError:
     else:
         said = f"{name}: a parameter of type {parameter.type} has no modifier :{modifier}"
     return FhirError(400, "not-supported", said, f"http.{name}")
-
-
-def touched_types(conditions: Sequence[Condition]) -> set[str]:
-    """The other types that these look into: who may not read one may not search by it."""
-    found: set[str] = set()
-    for one in conditions:
-        _collect(one, found)
-    return found
-
-
-def _collect(asked: Condition, found: set[str]) -> None:
-    match asked:
-        case Chained(alternatives=ways):
-            for kind, inner in ways:
-                found.add(kind)
-                _collect(inner, found)
-        case ReferredBy(other_type=kind, inner=inner):
-            found.add(kind)
-            _collect(inner, found)

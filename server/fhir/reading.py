@@ -11,14 +11,15 @@ from server.as_of import HEADER, PARAMETER
 from server.audit.reads import saw_resources
 from server.auth.principals import Authenticated
 from server.fhir import representation
+from server.fhir.access import access_of
 from server.fhir.as_of import asked_position
 from server.fhir.bundles import shown_bodies
 from server.fhir.conditional import is_held
-from server.fhir.gone import absent
+from server.fhir.gone import absent, is_version_reached, never_was
 from server.fhir.history import version_held, version_numbered
 from server.fhir.outcome import FHIR_JSON, FhirError
 from server.fhir.representation import Representation
-from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_of
+from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_for, services_of
 from server.fhir.shipped import shipped
 from server.services import Services
 
@@ -29,19 +30,20 @@ router = APIRouter(route_class=FhirRoute)
 
 @router.api_route("/{resource_type}/{resource_id}", methods=READ)
 async def read(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
-    services = services_of(request, resource_type)
+    services = services_for(request, reader, "r", resource_type)
     given = known_only(request, given_in_url(request), PARAMETERS, "read")
     shown = _representation(given, resource_type)
     position = await asked_position(services.pool, given)
     row = await version_held(services.pool, resource_type, resource_id, position)
-    if row["version"] is None and (definition := shipped(request, resource_type, resource_id, shown, row["as_of"])) is not None:
+    is_free = access_of(reader).condition("r", resource_type) is None
+    if is_free and row["version"] is None and (definition := shipped(request, resource_type, resource_id, shown, row["as_of"])) is not None:
         return definition
     return await _one(request, reader, row, resource_type, resource_id, shown)
 
 
 @router.api_route("/{resource_type}/{resource_id}/_history/{version}", methods=READ)
 async def vread(request: Request, reader: Reader, resource_type: str, resource_id: str, version: str) -> Response:
-    services = services_of(request, resource_type)
+    services = services_for(request, reader, "r", resource_type)
     given = known_only(request, given_in_url(request), PARAMETERS, "vread")
     shown = _representation(given, resource_type)
     position = await asked_position(services.pool, given)
@@ -53,7 +55,7 @@ async def _one(
     request: Request, reader: Authenticated, row: asyncpg.Record, resource_type: str, what: str, shown: Representation
 ) -> Response:
     services, position = services_of(request), row["as_of"]
-    await present(services, row, resource_type, what)
+    await present(services, reader, row, resource_type, what)
     etag = f'W/"{row["version"]}"'
     headers = {"ETag": etag, "Last-Modified": format_datetime(row["last_updated"], usegmt=True), HEADER: str(position)}
     saw_resources(request, [row["body"]])
@@ -67,12 +69,15 @@ async def _one(
     return Response(shown.encode(shown.of(resource_type, body)), headers=headers, media_type=FHIR_JSON)
 
 
-async def present(services: Services, row: asyncpg.Record, resource_type: str, what: str) -> None:
-    """Raises FhirError (404, 410) where the row is no version, or the one that says that the resource was deleted."""
+async def present(services: Services, reader: Authenticated, row: asyncpg.Record, resource_type: str, what: str) -> None:
+    """Raises FhirError (404, 410) where the row is no version, the one that says that the resource was deleted, or out of reach."""
+    access, position = access_of(reader), row["as_of"]
     if row["version"] is None:
-        raise at_position(row["as_of"], await absent(services.pool, resource_type, what, row["as_of"]))
+        raise at_position(position, await absent(services.pool, access, resource_type, what, position))
+    if not await is_version_reached(services.pool, access, (resource_type, row["id"], row["version"]), position):
+        raise at_position(position, never_was(resource_type, what))
     if not row["body"]:
-        raise at_position(row["as_of"], FhirError(410, "deleted", f"{resource_type}/{what} is the deletion: it has no content"))
+        raise at_position(position, FhirError(410, "deleted", f"{resource_type}/{what} is the deletion: it has no content"))
 
 
 def at_position(position: int, error: FhirError) -> FhirError:

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from projections.fhir.projection import TYPES
 from server.auth.principals import Authenticated
-from server.errors import ScopeMissing
+from server.fhir.access import access_of
 from server.fhir.as_of import Given, single
 from server.fhir.negotiation import check_accept
 from server.fhir.outcome import FhirError, outcome
@@ -18,7 +18,6 @@ from server.fhir.preferences import preferences
 from server.read_models import reads
 from server.services import Services
 
-AUDIT_SCOPE = "audit:read"
 READ = ["GET", "HEAD"]
 MAX_COUNT = 1000
 
@@ -47,24 +46,26 @@ class FhirRoute(APIRoute):
         return handle
 
 
-Reader = Annotated[Authenticated, Depends(reads("fhir:read", "fhir"))]
+Reader = Annotated[Authenticated, Depends(reads("fhir:read", "fhir", or_some="rs"))]
+"""Who may read or search something: what, a route asks server.fhir.access."""
 
 
-def services_of(request: Request, resource_type: str | None = None) -> Services:
-    """The services, if the resource type is one that is served to who asks. Raises FhirError (404), ScopeMissing."""
-    if resource_type is not None and resource_type not in TYPES:
-        raise FhirError(404, "not-supported", "no resource type of this name is served: the CapabilityStatement lists those that are")
+def services_of(request: Request) -> Services:
     if "\0" in request.path_params.get("resource_id", ""):
         raise FhirError(404, "not-found", "no id holds a NUL character, nor can PostgreSQL look for one")
-    if resource_type == "AuditEvent" and not request.state.authenticated.may(AUDIT_SCOPE):
-        raise ScopeMissing(AUDIT_SCOPE)
     services: Services = request.app.state.services
     return services
 
 
-def readable_types(reader: Authenticated) -> tuple[str, ...]:
-    """The types that this principal may read."""
-    return tuple(one for one in TYPES if one != "AuditEvent" or reader.may(AUDIT_SCOPE))
+def services_for(request: Request, reader: Authenticated, interaction: str, resource_type: str) -> Services:
+    """The services, if the type is served, and who asks may do this with some resource of it. Raises FhirError (404), ScopeMissing.
+
+    ``interaction``: a letter of `cruds`. What of the type is within reach is asked for beside (server.fhir.access).
+    """
+    if resource_type not in TYPES:
+        raise FhirError(404, "not-supported", "no resource type of this name is served: the CapabilityStatement lists those that are")
+    access_of(reader).require(interaction, resource_type)
+    return services_of(request)
 
 
 def base_url(request: Request) -> str:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from server.auth.principals import Authenticated, requires
 from server.fhir import everything, histories, meta, reading, searching, validating
+from server.fhir.access import INTERACTIONS
 from server.fhir.capabilities import capability_statement
 from server.fhir.compartments import router as compartments
 from server.fhir.outcome import FHIR_JSON
@@ -19,7 +20,7 @@ router = APIRouter(prefix="/fhir", route_class=FhirRoute, tags=["FHIR"])
 
 
 @router.api_route("/metadata", methods=READ)
-async def metadata(request: Request, reader: Annotated[Authenticated, Depends(requires("fhir:read"))]) -> Response:
+async def metadata(request: Request, reader: Annotated[Authenticated, Depends(requires("fhir:read", or_some=INTERACTIONS))]) -> Response:
     given = known_only(request, given_in_url(request), ("_format", "_pretty"), "metadata")
     return Response(Representation.asked(given).encode(capability_statement(base_url(request), routes_of(request.app))), media_type=FHIR_JSON)
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from server.auth.principals import Authenticated
-from server.errors import ScopeMissing
+from server.fhir.access import Access
 from server.fhir.as_of import Given
 from server.fhir.conditions import Condition
 from server.fhir.includes import Include, includes
-from server.fhir.parameters import parse, touched_types
+from server.fhir.parameters import parse
 from server.fhir.query import Statement
 from server.fhir.sorting import SortKey, sort_keys
 
-AUDIT_SCOPE = "audit:read"
+
+def conditions_within(access: Access, resource_type: str, conditions: Sequence[Condition]) -> list[Condition]:
+    """What is asked for, and what the asker's rights add. Raises ScopeMissing."""
+    own = access.condition("s", resource_type)
+    return [*map(access.seen_by, conditions), *([] if own is None else [own])]
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,12 +36,16 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
         made = cls(resource_type=resource_type, conditions=conditions, sort=sort, includes=beside)
         return made, [*ignored, *unsorted, *left_out]
 
-    def check(self, reader: Authenticated) -> None:
-        """Who may not read AuditEvents learns nothing of them by a chain or an include either. Raises ScopeMissing."""
-        types = touched_types(self.conditions) | {one.source_type for one in self.includes if one.is_reverse}
-        types |= {one.target_type for one in self.includes if one.target_type}
-        if "AuditEvent" in types and not reader.may(AUDIT_SCOPE):
-            raise ScopeMissing(AUDIT_SCOPE)
+    def within(self, access: Access) -> Search:
+        """The same search of what is within reach: who may not search a type learns nothing of it by a chain or an include either.
+        Raises ScopeMissing, which names the type."""
+        access.require("s", self.resource_type)
+        for one in self.includes:
+            if one.is_reverse:
+                access.require("s", one.source_type)
+            elif one.target_type:
+                access.require("r", one.target_type)
+        return msgspec.structs.replace(self, conditions=conditions_within(access, self.resource_type, self.conditions))
 
     def statement(self, position: int) -> Statement:
         return Statement(self.resource_type, self.conditions, position, self.sort)

@@ -14,6 +14,7 @@ from server.as_of import PARAMETER
 from server.audit.reads import saw_resources, saw_search
 from server.auth.principals import Authenticated
 from server.fhir import representation
+from server.fhir.access import access_of
 from server.fhir.as_of import Given, asked_position, single
 from server.fhir.bundles import bundle, links, opened_page, shown_bodies
 from server.fhir.conditions import Condition
@@ -24,7 +25,7 @@ from server.fhir.outcome import FhirError, issue
 from server.fhir.pages import Page
 from server.fhir.preferences import preferences
 from server.fhir.representation import Representation
-from server.fhir.route import READ, FhirRoute, Reader, base_url, count_asked, given_in_url, services_of
+from server.fhir.route import READ, FhirRoute, Reader, base_url, count_asked, given_in_url, services_for, services_of
 from server.fhir.search import Search
 from server.fhir.state import reached_position
 
@@ -55,7 +56,7 @@ async def search_by_post(request: Request, reader: Reader, resource_type: str) -
 
 async def answer_system_search(request: Request, reader: Authenticated, given: Given) -> Response:
     """Of the types that ``_type`` names: each parameter has to be one of every type. Raises FhirError (400)."""
-    page = opened_page(services_of(request), "", given)
+    page = opened_page(services_of(request), access_of(reader), "", given)
     named = [one.strip() for name, value in (page.parameters if page else given) if name == TYPE_PARAMETER for one in value.split(",")]
     types = sorted({*named})
     for one in types:
@@ -70,16 +71,16 @@ async def answer_search(
     request: Request, reader: Authenticated, types: Sequence[str], given: Given, *, path: str, within: Sequence[Condition] = ()
 ) -> Response:
     """What is found of these types, ``within`` what a path says beside the parameters. ``path`` is the search's own, below /fhir."""
-    services = services_of(request)
+    services, access = services_of(request), access_of(reader)
     for one in types:
-        services_of(request, one)
-    page = opened_page(services, path, given)
+        services_for(request, reader, "s", one)
+    page = opened_page(services, access, path, given)
     is_first = page is None
     asked = given if page is None else page.parameters
     lenient = page is not None or preferences(request).is_lenient
     searches, ignored = _parsed(types, asked if path else [one for one in asked if one[0] != TYPE_PARAMETER], lenient=lenient)
+    searches = [one.within(access) for one in searches]
     for wanted in searches:
-        wanted.check(reader)
         wanted.conditions.extend(within)
     shown = Representation.asked([(name, value) for name, value in asked if name in PARAMETERS])
     shown.check(types)
@@ -92,6 +93,7 @@ async def answer_search(
             position=position if position is not None else await reached_position(services),
             count=count,
             total=None,
+            access=access.name,
         )
         if total != "none" or shown.is_count or count == 0:
             page = msgspec.structs.replace(page, total=await Matches(searches, page.position).count(services.pool))
@@ -102,7 +104,7 @@ async def answer_search(
     rows = await matches.page(services.pool, page.after, page.count + 1)
     more, rows = len(rows) > page.count, rows[: page.count]
     page_links = links(request, services, page, is_first, matches.mark(rows[-1]) if more else None)
-    beside = await included(services.pool, rows, searches[0].includes, page.position)
+    beside = await included(services.pool, access, rows, searches[0].includes, page.position)
     modes = ["match"] * len(rows) + ["include"] * len(beside)
     rows = [*rows, *beside]
     saw_resources(request, (row["body"] for row in rows))

@@ -18,13 +18,14 @@ from projections.fhir.definitions import is_resource_type
 from server.as_of import HEADER, PARAMETER
 from server.audit.reads import saw_resources
 from server.auth.principals import Authenticated, requires
+from server.fhir.access import INTERACTIONS
 from server.fhir.as_of import Given, asked_position, single
 from server.fhir.history import version_held
 from server.fhir.negotiation import check_format
 from server.fhir.outcome import FHIR_JSON, FhirError
 from server.fhir.reading import present
 from server.fhir.representation import Representation
-from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_of
+from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_for
 from server.fhir.validation.issues import Issue, operation_outcome, sorted_issues
 from server.fhir.validation.profiles import R5
 from server.fhir.validation.validator import is_known_profile, issues_of
@@ -41,7 +42,8 @@ _OF_INSTANCE = (*_OF_TYPE, PARAMETER)
 _VALUES = {"mode": ("valueCode", "valueString"), "profile": ("valueCanonical", "valueUri", "valueUrl")}
 
 router = APIRouter(route_class=FhirRoute)
-Asker = Annotated[Authenticated, Depends(requires("fhir:read"))]
+Asker = Annotated[Authenticated, Depends(requires("fhir:read", or_some=INTERACTIONS))]
+"""What is sent is looked at alone: nothing of what is here is told."""
 
 
 class Asked(msgspec.Struct, kw_only=True):
@@ -72,17 +74,17 @@ async def validate(request: Request, asker: Asker, resource_type: str) -> Respon
 
 @router.api_route("/{resource_type}/{resource_id}/$validate", methods=READ)
 async def validate_stored(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
-    return await _of_instance(request, resource_type, resource_id)
+    return await _of_instance(request, reader, resource_type, resource_id)
 
 
 @router.post("/{resource_type}/{resource_id}/$validate")
 async def validate_against_stored(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
-    return await _of_instance(request, resource_type, resource_id)
+    return await _of_instance(request, reader, resource_type, resource_id)
 
 
-async def _of_instance(request: Request, resource_type: str, resource_id: str) -> Response:
+async def _of_instance(request: Request, reader: Authenticated, resource_type: str, resource_id: str) -> Response:
     """What is sent in place of the resource of this id; where nothing is sent, the resource itself."""
-    services = services_of(request, resource_type)
+    services = services_for(request, reader, "r", resource_type)
     given = known_only(request, given_in_url(request), _OF_INSTANCE, OPERATION)
     asked = _checked(await _asked(request, resource_type, given), resource_type)
     if asked.mode == "create":
@@ -94,7 +96,7 @@ async def _of_instance(request: Request, resource_type: str, resource_id: str) -
     headers = {HEADER: str(row["as_of"])}
     if asked.resource is not None and asked.mode != "update":
         return _answer(given, await _issues(services, asked.resource, resource_type, asked.profile, resource_id), headers)
-    await present(services, row, resource_type, resource_id)
+    await present(services, reader, row, resource_type, resource_id)
     saw_resources(request, [row["body"]])
     stored = msgspec.json.decode(row["body"])
     own = guide.profile_of(stored) if resource_type in guide.PROFILES else None

@@ -21,8 +21,9 @@ from starlette.requests import Request
 from projections.fhir.projection import SCHEMA, TYPES
 from projections.fhir.vocabulary import index_id, study_id
 from server.app import create_app
-from server.fhir.changes import _EARLIEST_FIRST, _LATEST_FIRST
+from server.fhir.changes import Changes
 from server.fhir.history import PARAMETERS as HISTORY_PARAMETERS
+from server.fhir.history import Period
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.preferences import Preferences, preferences
 from server.fhir.searching import PARAMETERS as SEARCH_PARAMETERS
@@ -403,9 +404,10 @@ async def test_histories_walk_an_index_and_read_no_row_in_vain(site: Site) -> No
     await fill(site.services.log, 3000, first=1000)
     head = await site.caught_up()
     await site.services.pool.execute(f"ANALYZE {SCHEMA}.resource")
-    for statement in (_LATEST_FIRST, _EARLIEST_FIRST):
-        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
-        text = await site.services.pool.fetchval(explained, list(TYPES), head, -1, None, 0, head // 2, "", "", 21)
+    for earliest_first in (False, True):
+        changes = Changes([(TYPES, None)], Period(first=-1, last=head, since=None), 0, earliest_first=earliest_first)
+        statement, arguments = changes.statement(f"{head // 2}/Account/a", 21)
+        text = await site.services.pool.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *arguments)
         (plan,) = json.loads(text)
         nodes = list(_nodes(plan["Plan"]))
         scans = [node for node in nodes if node.get("Relation Name") == "resource"]

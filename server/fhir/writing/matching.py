@@ -1,4 +1,4 @@
-"""What a condition finds: a search of what is known up to the end of the log, by the principal's own rights."""
+"""What a condition finds: a search of what is known up to the end of the log, within the reach of who asks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from eventlog.vault import Vault
 from projections.fhir.projection import FhirProjection
 from server.audit.recorder import AccessRecorder
 from server.auth.principals import Authenticated
-from server.errors import ScopeMissing
+from server.fhir.access import access_of
 from server.fhir.as_of import Given
 from server.fhir.outcome import FhirError
-from server.fhir.parameters import RESULT_PARAMETERS, parse, touched_types
+from server.fhir.parameters import RESULT_PARAMETERS, parse
 from server.fhir.query import Statement
+from server.fhir.search import conditions_within
 from server.services import Services
 
 READ_SCOPE = "fhir:read"
@@ -37,19 +38,15 @@ async def matches(
 
     It tells something of what is stored, so it takes the scope of a search and is recorded as one.
     """
-    if not asker.may(READ_SCOPE):
-        raise ScopeMissing(READ_SCOPE)
-    if resource_type == "AuditEvent" and not asker.may("audit:read"):
-        raise ScopeMissing("audit:read")
+    access = access_of(asker)
+    access.require("s", resource_type)
     if not condition or any(name in RESULT_PARAMETERS for name, _ in condition):
         raise FhirError(400, "value", "a condition has search parameters, and no others", expression)
     try:
         conditions, _ = parse(resource_type, condition, lenient=False)
     except FhirError as error:
         raise FhirError(error.status, error.code, error.detail, expression) from None
-    if "AuditEvent" in touched_types(conditions) and not asker.may("audit:read"):  # by a chain: _has:AuditEvent:…
-        raise ScopeMissing("audit:read")
-    rows = await Statement(resource_type, conditions, position).page(services.pool, "", 2)
+    rows = await Statement(resource_type, conditions_within(access, resource_type, conditions), position).page(services.pool, "", 2)
     recorder: AccessRecorder | None = services.recorder
     if recorder is not None:
         names = tuple(sorted({name for name, _ in condition}))
