@@ -112,6 +112,9 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
         )
         stack.callback(services.validating.shutdown, wait=False, cancel_futures=True)
         _background(stack, Eraser(log, store, spool, rejects, projections()).run())
+        from server.fhir.export.exporter import Exporter  # it answers as a search does, by these services
+
+        _background(stack, Exporter(services).run())
         taken_up = intake.resume()
         if taken_up:
             _logger.info("%d instances of the spool are taken up", taken_up)

@@ -40,6 +40,8 @@ class ServerSettings(LogSettings, ArchiveSettings):
     fhir_validation: Literal["off", "warn", "enforce"] = Field(
         "off", description="Whether what clients write in FHIR is validated beyond its structure: errors are logged (warn) or refused (enforce)"
     )
+    fhir_exports: int = Field(4, description="Bulk Data exports that are made at the same time; more are refused (429)", ge=1)
+    fhir_export_keep_hours: float = Field(24.0, description="How long the files of a finished export are kept (hours)", gt=0)
     intake_linger_s: float = Field(0.5, description="How long instances of a series are gathered for one event while an association lasts", ge=0, le=10)
 
     def refuse_unsafe(self) -> None:

@@ -36,8 +36,8 @@ SESSIONS = 10_000
 _OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")
 _QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})
-_NO_ACCESSES = re.compile(r"/fhir/metadata|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
-"""What tells nothing of anybody: capabilities, counts, the digests of the log's tree. Every other GET is an access."""
+_NO_ACCESSES = re.compile(r"/fhir/metadata|/fhir/\$export/[^/]*|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
+"""What tells nothing of anybody: capabilities, how far an export is, counts, the digests of the log's tree. Every other GET is an access."""
 _DEPTH_OF_INSTANCE_OPERATION = 4
 """Slashes of /fhir/{type}/{id}/$validate; without an id nothing that is here is looked at."""
 _RETRY_AFTER_S = 5
@@ -157,7 +157,7 @@ class Reads:
             resource_type=resource_type if answered else "",
             things=(*_resource(path), *_subject(path), *(f"{kind}:{uid}" for kind, uid in uids.items())),
             parameters=_parameters(scope, action, seen),
-            subjects=tuple(sorted({*seen.subjects, *_subjects(seen.bodies)})) if answered else (),
+            subjects=tuple(sorted({*seen.subjects, *subjects_of(seen.bodies)})) if answered else (),
             studies=tuple(sorted(studies)),
         )
 
@@ -179,6 +179,8 @@ def _action(method: str, route: str) -> Action | None:
     if not route or not _reads(method, route):
         return None
     if f"{route}/".startswith("/fhir/"):
+        if last in ("$export", "{file_name}"):
+            return Action.EXPORT
         return {
             "fhir": Action.SEARCH, "{resource_type}": Action.SEARCH, "{searched_type}": Action.SEARCH, "_search": Action.SEARCH, "_history": Action.HISTORY, "{version}": Action.VREAD
         }.get(last, Action.READ)  # fmt: skip
@@ -193,7 +195,7 @@ def _reads(method: str, path: str) -> bool:
     """Whether a request to this path, or route's template, asks for data."""
     if method == "POST":
         of_instance = path.endswith("/$validate") and path.count("/") == _DEPTH_OF_INSTANCE_OPERATION
-        return path.startswith("/fhir/") and (path.endswith("/_search") or of_instance)
+        return path.startswith("/fhir/") and (path.endswith(("/_search", "/$export")) or of_instance)
     return method in ("GET", "HEAD") and not _NO_ACCESSES.fullmatch(path)
 
 
@@ -237,7 +239,8 @@ def _parameters(scope: Scope, action: Action | None, seen: _Seen) -> tuple[str, 
     return ()
 
 
-def _subjects(bodies: Sequence[str | bytes]) -> set[str]:
+def subjects_of(bodies: Sequence[str | bytes]) -> set[str]:
+    """Those whose data these resources, as JSON, are."""
     found = set()
     for text in bodies:
         body = _BODY.decode(text)

@@ -5,7 +5,7 @@
     key        destroyed; a second later nobody can open or seal anything of the subject
     record     SubjectErased, in one append with the end of every study and series
     read-models    each drops the subject's rows
-    files      archive, rejects, spool, copies
+    files      archive, rejects, spool, copies, exports
     database   tables rewritten, old write-ahead log gone
 """
 
@@ -44,6 +44,7 @@ from projections.runner import Runner
 from server.erasure.files import remove_objects, remove_rejects, sweep_spool
 from server.erasure.holdings import Holdings, appends, find_holdings, identities
 from server.errors import ErasureWaits
+from server.fhir.export.jobs import Jobs
 
 ERASER = device("eraser")
 LEASE_KEY = "erasure"
@@ -142,6 +143,7 @@ class Eraser:
         await self._until_read_models_hold(position)
         self._heard("files")
         await self._remove_files(holdings)
+        await Jobs(self._log, self._log.settings.data_dir).forget_before(position)
         self._heard("database")
         undone = await self._scrub()
         await self._log.pool.execute(

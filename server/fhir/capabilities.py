@@ -12,7 +12,7 @@ from projections.fhir.projection import TYPES
 from server.as_of import HEADER, PARAMETER
 from server.fhir.includes import may_be_included, may_include
 from server.fhir.parameters import supported
-from server.fhir.served import CONDITIONS, INTERACTIONS, OPERATIONS, Routes, is_served
+from server.fhir.served import CONDITIONS, INSTANTIATES, INTERACTIONS, OPERATIONS, Routes, is_served
 
 PUBLISHED = "2026-11-21"
 
@@ -29,6 +29,7 @@ def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
         "status": "active",
         "date": PUBLISHED,
         "kind": "instance",
+        "instantiates": list(INSTANTIATES),
         "software": {"name": "Anamnesis", "version": importlib.metadata.version("anamnesis")},
         "implementation": {"description": "Anamnesis", "url": base},
         "fhirVersion": "5.0.0",
@@ -41,6 +42,7 @@ def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
                 "security": {"description": "Bearer tokens; scope fhir:read, and identities:read for names"},
                 "resource": [_resource(resource_type, routes) for resource_type in TYPES],
                 "interaction": _interactions("system", routes),
+                "operation": _operations(None, routes),
                 "compartment": [one.url for _, one in sorted(compartments().items())],
                 "searchParam": [
                     *(_search_parameter("Basic", name, kind) for name, kind in sorted(supported("Basic").items()) if name.startswith("_")),
@@ -62,7 +64,6 @@ def _interactions(level: str, routes: Routes) -> list[dict[str, str]]:
 
 
 def _resource(resource_type: str, routes: Routes) -> dict[str, Any]:
-    operations = {one.name: one.definition for one in OPERATIONS if resource_type in one.types and is_served(one, routes)}
     made: dict[str, Any] = {"type": resource_type}
     if resource_type in guide.PROFILES:
         made["supportedProfile"] = [guide.profile_url(one) for one in guide.PROFILES[resource_type]]
@@ -74,8 +75,18 @@ def _resource(resource_type: str, routes: Routes) -> dict[str, Any]:
         "searchInclude": may_include(resource_type),
         "searchRevInclude": may_be_included(resource_type),
         "searchParam": [_search_parameter(resource_type, name, kind) for name, kind in sorted(supported(resource_type).items())],
-        "operation": [{"name": name, "definition": definition} for name, definition in operations.items()],
+        "operation": _operations(resource_type, routes),
     }
+
+
+def _operations(resource_type: str | None, routes: Routes) -> list[dict[str, str]]:
+    """Of a type; without one, of the system."""
+    found = {
+        one.name: one.definition
+        for one in OPERATIONS
+        if is_served(one, routes) and (resource_type in one.types if resource_type is not None else not one.types)
+    }
+    return [{"name": name, "definition": definition} for name, definition in found.items()]
 
 
 def _search_parameter(resource_type: str, name: str, kind: str) -> dict[str, Any]:

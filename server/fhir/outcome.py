@@ -30,7 +30,13 @@ def issue(code: str, detail: str, *, severity: str = "error", expression: str | 
 
 
 def outcome(
-    status: int, code: str, detail: str, *, expression: str | None = None, headers: dict[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    severity: str = "error",
+    expression: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Response:
-    body = {"resourceType": "OperationOutcome", "issue": [issue(code, detail, expression=expression)]}
+    body = {"resourceType": "OperationOutcome", "issue": [issue(code, detail, severity=severity, expression=expression)]}
     return Response(msgspec.json.encode(body), status, headers, media_type=FHIR_JSON)

@@ -11,6 +11,7 @@ from server.fhir import everything, histories, meta, reading, searching, validat
 from server.fhir.access import INTERACTIONS
 from server.fhir.capabilities import capability_statement
 from server.fhir.compartments import router as compartments
+from server.fhir.export import routes as export
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, base_url, given_in_url, known_only
@@ -25,7 +26,8 @@ async def metadata(request: Request, reader: Annotated[Authenticated, Depends(re
     return Response(Representation.asked(given).encode(capability_statement(base_url(request), routes_of(request.app))), media_type=FHIR_JSON)
 
 
-for _part in (everything, meta, validating, histories, searching, reading):
+router.include_router(export.files)
+for _part in (export, everything, meta, validating, histories, searching, reading):
     router.include_router(_part.router)
 
 

@@ -17,7 +17,11 @@ from projections.fhir.vocabulary import GUIDE
 from server.as_of import PARAMETER
 
 CORE = "http://hl7.org/fhir/OperationDefinition"
+BULK = "http://hl7.org/fhir/uv/bulkdata"
+INSTANTIATES = (f"{BULK}/CapabilityStatement/bulk-data",)
+"""Statements of guides that are met while exports are served."""
 READ = ("GET", "HEAD")
+EXPORTS = "/fhir/$export"
 ANY, ONE, VERSION = "/fhir/{resource_type}", "/fhir/{resource_type}/{resource_id}", "/fhir/{resource_type}/{resource_id}/_history/{version}"
 WITHIN = f"{ONE}/{{searched_type}}"
 
@@ -92,6 +96,28 @@ OPERATIONS = (
         types=("ImagingStudy",),
         methods=READ,
         path=f"{ONE}/$everything",
+    ),
+    *(
+        Operation(name="export", definition=f"{BULK}/OperationDefinition/export", types=(), methods=methods, path=path)
+        for methods, path in (
+            (("GET", "POST"), EXPORTS),
+            (("GET", "DELETE"), f"{EXPORTS}/{{export_id}}"),
+            (READ, f"{EXPORTS}/{{export_id}}/{{file_name}}"),
+        )
+    ),
+    Operation(
+        name="export",
+        definition=f"{BULK}/OperationDefinition/patient-export",
+        types=("Patient",),
+        methods=("GET", "POST"),
+        path=f"{ANY}/$export",
+    ),
+    Operation(
+        name="export",
+        definition=f"{BULK}/OperationDefinition/group-export",
+        types=("Group",),
+        methods=("GET", "POST"),
+        path=f"{ONE}/$export",
     ),
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,9 +67,10 @@ class Client:
         return dict(one)
 
     async def made(self, **more: Any) -> str:
-        """Path of a new resource."""
-        answer = await self.gives(201, "POST", "/fhir/Basic", json={"resourceType": "Basic", "code": {"text": "made"}, **more})
-        return f"/fhir/Basic/{answer.json()['id']}"
+        """Path of a new resource: a Basic, unless it says another type."""
+        body = more if "resourceType" in more else {"resourceType": "Basic", "code": {"text": "made"}, **more}
+        answer = await self.gives(201, "POST", f"/fhir/{body['resourceType']}", json=body)
+        return f"/fhir/{body['resourceType']}/{answer.json()['id']}"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -203,6 +206,22 @@ async def validate(client: Client) -> None:
         assert [one["severity"] for one in answer.json()["issue"]] == ["information"]
 
 
+async def export(client: Client) -> None:
+    path = await client.made(resourceType="Group", type="person", membership="enumerated")
+    later = {"Prefer": "respond-async"}
+    for kick_off in ("/fhir/$export?_type=Patient", "/fhir/Patient/$export?_type=Patient", f"{path}/$export"):
+        for method in ("GET", "POST"):
+            status = (await client.gives(202, method, kick_off, headers=later)).headers["content-location"]
+            while (answer := await client.ask("GET", status)).status_code == 202:
+                await asyncio.sleep(0.05)
+            for one in answer.json()["output"]:
+                (line,) = (await client.gives(200, "GET", one["url"])).text.splitlines()
+                assert json.loads(line)["resourceType"] == "Patient" == one["type"]
+                await client.gives(200, "HEAD", one["url"])
+            await client.gives(202, "DELETE", status)
+            await client.gives(404, "GET", status)
+
+
 Drive = Callable[[Client], Awaitable[None]]
 INTERACTION_DRIVES: dict[str, Drive] = {
     "read": read,
@@ -227,7 +246,7 @@ CONDITION_DRIVES: dict[str, Drive] = {
     "conditionalPatch": conditional_patch,
     "conditionalDelete": conditional_delete,
 }
-OPERATION_DRIVES: dict[str, Drive] = {"meta": meta, "everything": everything, "validate": validate}
+OPERATION_DRIVES: dict[str, Drive] = {"meta": meta, "everything": everything, "validate": validate, "export": export}
 
 
 async def test_the_statement_is_valid_and_names_every_type(client: Client) -> None:
@@ -255,10 +274,16 @@ async def test_each_claimed_condition_works(client: Client) -> None:
 
 
 async def test_each_claimed_operation_works(client: Client) -> None:
-    claimed = {one["name"] for resource in client.rest["resource"] for one in resource.get("operation", [])}
-    assert claimed >= {"meta", "everything", "validate"}
+    claimed = {one["name"] for part in (client.rest, *client.rest["resource"]) for one in part.get("operation", [])}
+    assert claimed == OPERATION_DRIVES.keys()
     for name in sorted(claimed):
         await OPERATION_DRIVES[name](client)
+
+
+async def test_each_claimed_operation_is_of_what_bulk_data_defines(client: Client) -> None:
+    assert client.statement["instantiates"] == ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"]
+    found = {one["definition"].rpartition("/")[2] for part in (client.rest, *client.rest["resource"]) for one in part["operation"] if one["name"] == "export"}
+    assert found == {"export", "patient-export", "group-export"}
 
 
 async def test_each_claimed_compartment_is_searched_and_no_other(client: Client) -> None:
