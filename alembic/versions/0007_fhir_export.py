@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0007_fhir_export"
-down_revision = "0005_signer"
+down_revision = "0006_access"
 
 
 def upgrade() -> None:
