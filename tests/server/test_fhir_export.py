@@ -54,16 +54,33 @@ class Exported:
         return Counter(one["resourceType"] for one in self.of())
 
 
-async def kick_off(site: Site, path: str, *scopes: str, body: Any = None, prefer: dict[str, str] = ASYNC, **given: str) -> httpx.Response:
-    headers = {**await site.headers("fhir:read", *scopes), **prefer}
+Headers = dict[str, str]
+
+
+async def asker(site: Site, *more: str, scopes: tuple[str, ...] = (), about: Headers | None = None) -> Headers:
+    """Who has fhir:read and these scopes more, or these alone."""
+    return await site.headers(*(scopes or ("fhir:read", *more)), **(about or {}))
+
+
+async def kick_off(
+    site: Site,
+    path: str,
+    *more: str,
+    body: Any = None,
+    prefer: Headers = ASYNC,
+    scopes: tuple[str, ...] = (),
+    about: Headers | None = None,
+    **given: str,
+) -> httpx.Response:
+    headers = {**await asker(site, *more, scopes=scopes, about=about), **prefer}
     if body is None:
         return await site.client.get(f"/fhir/{path}", headers=headers, params=given or None)
     return await site.client.post(f"/fhir/{path}", headers={**headers, "Content-Type": "application/fhir+json"}, content=json.dumps(body))
 
 
-async def ended(site: Site, status: str, *scopes: str) -> httpx.Response:
+async def ended(site: Site, status: str, headers: Headers | None = None) -> httpx.Response:
     while True:
-        answer = await site.client.get(status, headers=await site.headers("fhir:read", *scopes))
+        answer = await site.client.get(status, headers=headers or await site.headers("fhir:read"))
         if answer.status_code != 202:
             return answer
         assert int(answer.headers["retry-after"]) >= 1 and "resources" in answer.headers["x-progress"]
@@ -74,11 +91,12 @@ async def exported(site: Site, path: str, *scopes: str, **more: Any) -> Exported
     begun = await kick_off(site, path, *scopes, **more)
     assert begun.status_code == 202, begun.text
     status = begun.headers["content-location"]
-    answer = await ended(site, status, *scopes)
+    headers = await asker(site, *scopes, scopes=more.get("scopes", ()), about=more.get("about"))
+    answer = await ended(site, status, headers)
     assert answer.status_code == 200, answer.text
     manifest, files = answer.json(), {}
     for one in [*manifest["output"], *manifest["deleted"], *manifest["error"]]:
-        file = await site.client.get(one["url"], headers=await site.headers("fhir:read", *scopes))
+        file = await site.client.get(one["url"], headers=headers)
         assert file.status_code == 200 and file.headers["content-type"].startswith("application/fhir+ndjson")
         assert file.content.count(b"\n") == one["count"] and file.content.endswith(b"\n")
         files[one["url"]] = file.content
@@ -346,3 +364,28 @@ async def test_an_erasure_takes_every_export_from_before_it(site: Site) -> None:
     assert one in erased and other not in erased
     assert erased >= {f"{x['resourceType']}/{x['id']}" for x in before.of() if subject in json.dumps(x)}
     assert subject not in str([x for x in after.of() if x["resourceType"] != "Provenance"])  # that of the erasure names it
+
+
+async def test_no_more_is_exported_than_scopes_of_smart_reach(site: Site) -> None:
+    one, other = await patients(site)
+    mine = {"patient": one.removeprefix("Patient/")}
+    for nth, subject in enumerate((one, other)):
+        condition = {"resourceType": "Condition", "id": f"c{nth}", "clinicalStatus": {"text": "active"}, "subject": {"reference": subject}}
+        await write(site, "PUT", f"Condition/c{nth}", condition)
+    position = str(await site.caught_up())
+    for nth in range(2):
+        await write(site, "DELETE", f"Condition/c{nth}")
+    whole = (await exported(site, "$export")).of()
+    of_patient = await exported(site, "$export", scopes=("patient/*.rs",), about=mine)
+    assert {other.removeprefix("Patient/")} & set(json.dumps(of_patient.of()).split('"')) == set()
+    assert of_patient.types == {kind: n for kind, n in Counter(x["resourceType"] for x in whole if one in json.dumps(x) or x["id"] == one[8:]).items()}
+    narrowed = await exported(site, "$export", scopes=("system/Observation.rs", "system/BodyStructure.rs?active=false", "system/Device.r"))
+    assert narrowed.types == {"Observation": 3}
+    since = await exported(site, "$export", scopes=("patient/Condition.rs",), about=mine, _since=position)
+    assert [entry["request"]["url"] for bundle in since.of("deleted") for entry in bundle["entry"]] == ["Condition/c0"]
+    chained = await kick_off(site, "$export", scopes=("system/Observation.rs",), _typeFilter="Observation?subject:Patient.gender=female")
+    assert chained.status_code == 403
+    await write(site, "PUT", "Group/g", {"resourceType": "Group", "id": "g", "type": "person", "membership": "enumerated", "member": [{"entity": {"reference": other}}]})
+    assert (await kick_off(site, "Group/g/$export", scopes=("patient/*.rs",), about=mine)).status_code == 404
+    assert (await kick_off(site, "Group/g/$export", scopes=("system/Patient.rs",))).status_code == 403
+    assert (await exported(site, "Group/g/$export", scopes=("system/Patient.rs", "system/Group.rs"))).types == {"Patient": 1, "Group": 1}

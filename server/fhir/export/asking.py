@@ -24,20 +24,21 @@ from projections.ledger.projection import SCHEMA as LEDGER
 from projections.ledger.projection import LedgerProjection
 from server.as_of import PARAMETER, position_when
 from server.auth.principals import Authenticated
+from server.fhir.access import Access, access_of
 from server.fhir.as_of import Given, asked_period, asked_position, single
 from server.fhir.export.contents import GROUP, PATIENT, SYSTEM, types_allowed
 from server.fhir.export.jobs import Asked
-from server.fhir.gone import absent
+from server.fhir.gone import is_version_reached
 from server.fhir.history import version_held
 from server.fhir.outcome import FhirError
 from server.fhir.parameters import RESULT_PARAMETERS
 from server.fhir.preferences import preferences
+from server.fhir.reading import present
 from server.fhir.representation import Representation
-from server.fhir.route import given_in_url, readable_types, services_of
+from server.fhir.route import given_in_url, services_for, services_of
 from server.fhir.search import Search
 from server.fhir.state import reached_position
 from server.fhir.writing import incoming
-from server.services import Services
 
 OPERATION = "$export"
 PARAMETERS = ("_outputFormat", "_since", "_type", "_elements", "_typeFilter", "patient", PARAMETER)
@@ -77,12 +78,12 @@ class _Group(msgspec.Struct):
 
 async def asked_of(request: Request, reader: Authenticated, resource_type: str, resource_id: str) -> Asked:
     """``resource_type`` is empty for the whole system, or Patient, or Group with its id. Raises FhirError (400, 404, 410, 413, 415)."""
-    services = services_of(request)
+    services, access = services_of(request), access_of(reader)
     level, lenient = LEVELS[resource_type], preferences(request).is_lenient
     placed, ignored = _known(await _placed(request), level, lenient)
     given = [(name, value) for name, value, _ in placed]
     _check_format(single(given, "_outputFormat"))
-    types = _types(given, reader, level, lenient, ignored)
+    types = _types(given, access, level, lenient, ignored)
     position = await asked_position(services.pool, given)
     position = position if position is not None else await reached_position(services)
     await wait_for(services.pool, LedgerProjection(), position)
@@ -101,8 +102,8 @@ async def asked_of(request: Request, reader: Authenticated, resource_type: str, 
         transaction_time=at,
         types=types,
         since=await _since(services.pool, given),
-        patients=await _patients(services, reader, placed, level, resource_id, position, at),
-        filters=_filters(given, reader, types, lenient, ignored),
+        patients=await _patients(request, reader, placed, level, resource_id, position, at),
+        filters=_filters(given, access, types, lenient, ignored),
         elements=elements.elements,
         ignored=tuple(dict.fromkeys(ignored)),
     )
@@ -155,12 +156,12 @@ def _check_format(asked: str | None) -> None:
         raise FhirError(400, "not-supported", f"_outputFormat is one of {', '.join(FORMATS)}", "http._outputFormat")
 
 
-def _types(given: Given, reader: Authenticated, level: str, lenient: bool, ignored: list[str]) -> tuple[str, ...]:
-    allowed = types_allowed(reader, level)
+def _types(given: Given, access: Access, level: str, lenient: bool, ignored: list[str]) -> tuple[str, ...]:
+    allowed = types_allowed(access, level)
     asked = [one.strip() for name, value in given if name == "_type" for one in value.split(",")]
     refused = sorted({*asked} - {*allowed})
     if refused and not lenient:
-        readable = readable_types(reader)
+        readable = access.types("r")
         said = (
             "is never in the compartment of a Patient"
             if refused[0] in readable
@@ -185,7 +186,7 @@ async def _since(pool: asyncpg.Pool, given: Given) -> Position | None:
 
 
 def _filters(
-    given: Given, reader: Authenticated, types: Sequence[str], lenient: bool, ignored: list[str]
+    given: Given, access: Access, types: Sequence[str], lenient: bool, ignored: list[str]
 ) -> dict[str, tuple[tuple[tuple[str, str], ...], ...]]:
     """By type, the searches that ``_typeFilter`` names. Raises FhirError (400), ScopeMissing."""
     found: dict[str, tuple[tuple[tuple[str, str], ...], ...]] = {}
@@ -199,13 +200,13 @@ def _filters(
             raise FhirError(
                 400, "value", "_typeFilter: write Type?parameter=value, of a type that is exported", "http._typeFilter"
             )
-        kept = _filter(resource_type, parameters, reader, lenient, ignored)
+        kept = _filter(resource_type, parameters, access, lenient, ignored)
         found[resource_type] = (*found.get(resource_type, ()), kept)
     return found
 
 
 def _filter(
-    resource_type: str, parameters: Given, reader: Authenticated, lenient: bool, ignored: list[str]
+    resource_type: str, parameters: Given, access: Access, lenient: bool, ignored: list[str]
 ) -> tuple[tuple[str, str], ...]:
     unusable = sorted({name for name, _ in parameters if name in RESULT_PARAMETERS})
     if unusable and not lenient:
@@ -221,13 +222,13 @@ def _filter(
         )
     except FhirError as error:
         raise FhirError(error.status, error.code, f"_typeFilter: {error.detail}", "http._typeFilter") from None
-    search.check(reader)
+    search.within(access)
     ignored += [f"_typeFilter {resource_type}?{name}" for name in (*unusable, *left_out)]
     return tuple(one for one in parameters if one[0] not in (*unusable, *left_out))
 
 
 async def _patients(
-    services: Services,
+    request: Request,
     reader: Authenticated,
     placed: Sequence[Placed],
     level: str,
@@ -237,11 +238,13 @@ async def _patients(
 ) -> tuple[str, ...] | None:
     """Whose resources are exported; None for those of all. Raises FhirError (400, 404, 410)."""
     asked = {_patient(value, where): where for name, value, where in placed if name == "patient"}
-    members = await _members(services, group_id, position, at) if level == GROUP else None
+    members = await _members(request, reader, group_id, position, at) if level == GROUP else None
+    pool, access = services_of(request).pool, access_of(reader)
     for one, where in asked.items():
         if members is not None and one not in members:
             raise FhirError(400, "not-found", "this Patient is no member of the Group", where)
-        if (await version_held(services.pool, "Patient", one, position))["version"] is None:
+        held = (await version_held(pool, "Patient", one, position))["version"]
+        if held is None or not await is_version_reached(pool, access, ("Patient", one, held), position):
             raise FhirError(400, "not-found", "there is no such Patient", where)
     return tuple(sorted(asked)) if asked else members
 
@@ -253,12 +256,14 @@ def _patient(written: str, at: str) -> str:
     return found
 
 
-async def _members(services: Services, group_id: str, position: Position, at: datetime) -> tuple[str, ...]:
+async def _members(
+    request: Request, reader: Authenticated, group_id: str, position: Position, at: datetime
+) -> tuple[str, ...]:
     """The Patients that are members of a Group: neither inactive, nor out of their period. A member that is a Group itself is refused:
     who is in that one is asked of it."""
+    services = services_for(request, reader, "r", "Group")
     row = await version_held(services.pool, "Group", group_id, position)
-    if row["version"] is None:
-        raise await absent(services.pool, "Group", group_id, position)
+    await present(services, reader, row, "Group", group_id)
     group = msgspec.json.decode(row["body"], type=_Group)
     found = set()
     for nth, member in enumerate(group.member):

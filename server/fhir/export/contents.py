@@ -13,16 +13,13 @@ import msgspec
 from projections.fhir.definitions import compartments
 from projections.fhir.projection import SCHEMA
 from projections.fhir.versions import VERSION_BITS
-from server.auth.principals import Authenticated
-from server.fhir.comparisons import any_of
-from server.fhir.compartments import ITSELF
+from server.fhir.access import Access, access_of
 from server.fhir.conditions import Condition, of
 from server.fhir.conditions import Statement as Writer
 from server.fhir.export.jobs import Asked
-from server.fhir.neighbours import compartment_sources
 from server.fhir.query import Statement
-from server.fhir.route import readable_types
 from server.fhir.search import Search
+from server.fhir.within import ITSELF, All, Any, compartment_sources
 
 OUTPUT, DELETED, IGNORED = "output", "deleted", "error"
 SYSTEM, PATIENT, GROUP = "system", "patient", "group"
@@ -60,15 +57,6 @@ class MadeBeyond(msgspec.Struct, frozen=True):
         return f"{version}.key >= {statement.argument((self.position + 1) << VERSION_BITS)}"
 
 
-class AnyWay(msgspec.Struct, frozen=True):
-    """All conditions of one of these hold."""
-
-    ways: tuple[tuple[Condition, ...], ...]
-
-    def sql(self, version: str, statement: Writer) -> str:
-        return any_of([" AND ".join(["TRUE", *(one.sql(version, statement) for one in way)]) for way in self.ways])
-
-
 class OfPatients(msgspec.Struct, frozen=True):
     """It is in the compartment of one of these patients, or of any."""
 
@@ -99,15 +87,16 @@ def types_of_patients() -> tuple[str, ...]:
     return tuple(sorted(one for one, by in found.items() if ITSELF in by or compartment_sources("Patient", one)))
 
 
-def types_allowed(reader: Authenticated, level: str) -> tuple[str, ...]:
-    """The types that this principal may export."""
-    of_patients = {*types_of_patients()}
-    return tuple(one for one in readable_types(reader) if level == SYSTEM or one in of_patients)
+def types_allowed(access: Access, level: str) -> tuple[str, ...]:
+    """The types of which this asker may export something."""
+    of_patients, searched = {*types_of_patients()}, {*access.types("s")}
+    return tuple(one for one in access.types("r") if one in searched and (level == SYSTEM or one in of_patients))
 
 
-def conditions_of_access(reader: Authenticated, resource_type: str) -> list[Condition]:
-    """What a resource of a type has to be for this principal to be shown it."""
-    return []
+def conditions_of_access(access: Access, resource_type: str) -> list[Condition]:
+    """What a resource of a type has to be for this asker, who both reads and searches here."""
+    found = [access.condition(interaction, resource_type) for interaction in "rs"]
+    return list(dict.fromkeys(one for one in found if one is not None))
 
 
 def steps_of(asked: Asked) -> list[Step]:
@@ -124,8 +113,9 @@ def statement_of(asked: Asked, resource_type: str) -> Statement:
     if asked.since is not None:
         conditions.insert(0, MadeBeyond(asked.since))
     if resource_type in asked.filters:
+        seen_by = access_of(asked.reader).seen_by
         searches = [Search.parsed(resource_type, one, lenient=True)[0] for one in asked.filters[resource_type]]
-        conditions.append(AnyWay(tuple(tuple(one.conditions) for one in searches)))
+        conditions.append(Any(tuple(All(tuple(map(seen_by, one.conditions))) for one in searches)))
     return Statement(resource_type, conditions, asked.position)
 
 
@@ -171,11 +161,11 @@ class Deletions:
 
     @property
     def _tells_erased(self) -> bool:
-        if conditions_of_access(self._asked.reader, self._type):
+        if conditions_of_access(access_of(self._asked.reader), self._type):
             return False
         return self._asked.patients is None or self._type == "Patient"
 
 
 def _of_whom(asked: Asked, resource_type: str) -> Sequence[Condition]:
-    allowed = conditions_of_access(asked.reader, resource_type)
+    allowed = conditions_of_access(access_of(asked.reader), resource_type)
     return allowed if asked.level == SYSTEM else [OfPatients(resource_type, asked.patients), *allowed]

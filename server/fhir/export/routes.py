@@ -46,7 +46,7 @@ _FAILURE = (
 )
 
 router = APIRouter(route_class=FhirRoute)
-Asker = Annotated[Authenticated, Depends(requires("fhir:read"))]
+Asker = Annotated[Authenticated, Depends(requires("fhir:read", or_some="rs"))]
 
 
 class _FileRoute(FhirRoute):
