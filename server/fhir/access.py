@@ -184,6 +184,8 @@ def check_constraint(scope: SmartScope) -> None:
     """Raises ScopeUnusable where its search parameters are not those of its type: none is ever ignored."""
     if not scope.constraint:
         return
+    if any(name.partition(":")[0] == "_lastUpdated" for name, _ in scope.constraint) and set(scope.interactions) & set("cud"):
+        raise ScopeUnusable(scope.name, "what is written is always of now, so _lastUpdated limits reading alone")
     common = search_parameters(_ANY_TYPE).keys() & search_parameters("Binary").keys()
     for name, value in scope.constraint:
         if scope.resource_type == ANY and name.partition(":")[0] not in common:

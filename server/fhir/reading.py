@@ -20,7 +20,7 @@ from server.fhir.history import version_held, version_numbered
 from server.fhir.outcome import FHIR_JSON, FhirError
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_for, services_of
-from server.fhir.shipped import shipped
+from server.fhir.shipped import is_definition_reached, shipped
 from server.services import Services
 
 PARAMETERS = (PARAMETER, *representation.PARAMETERS)
@@ -35,8 +35,8 @@ async def read(request: Request, reader: Reader, resource_type: str, resource_id
     shown = _representation(given, resource_type)
     position = await asked_position(services.pool, given)
     row = await version_held(services.pool, resource_type, resource_id, position)
-    is_free = access_of(reader).condition("r", resource_type) is None
-    if is_free and row["version"] is None and (definition := shipped(request, resource_type, resource_id, shown, row["as_of"])) is not None:
+    is_reached = row["version"] is None and await is_definition_reached(services.pool, access_of(reader), resource_type, resource_id)
+    if is_reached and (definition := shipped(request, resource_type, resource_id, shown, row["as_of"])) is not None:
         return definition
     return await _one(request, reader, row, resource_type, resource_id, shown)
 

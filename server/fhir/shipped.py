@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import asyncpg
+import msgspec
 from fastapi import Request, Response
 
 from projections.fhir import guide
 from server.as_of import HEADER
+from server.fhir.access import Access
+from server.fhir.candidate import would_hold
 from server.fhir.conditional import is_held
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.representation import Representation
@@ -22,3 +26,9 @@ def shipped(request: Request, resource_type: str, resource_id: str, shown: Repre
     if is_held(request, headers["ETag"], datetime.max.replace(tzinfo=UTC)):
         return Response(status_code=304, headers=headers)
     return Response(shown.encode(shown.of(resource_type, body)), headers=headers, media_type=FHIR_JSON)
+
+
+async def is_definition_reached(pool: asyncpg.Pool, access: Access, resource_type: str, resource_id: str) -> bool:
+    """Whether a definition of the guide may be read, by what it says, as of any other resource."""
+    limit, body = access.condition("r", resource_type), guide.definition(resource_type, resource_id)
+    return body is not None and (limit is None or await would_hold(pool, limit, msgspec.json.decode(body)))

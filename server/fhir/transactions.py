@@ -25,6 +25,7 @@ from projections.fhir.vocabulary import Json
 from server.as_of import HEADER
 from server.auth.principals import Authenticated, requires
 from server.errors import ScopeMissing
+from server.fhir.access import INTERACTIONS
 from server.fhir.outcome import FHIR_JSON, FhirError, issue
 from server.fhir.preferences import preferences
 from server.fhir.route import base_url
@@ -33,10 +34,11 @@ from server.fhir.writing import incoming
 from server.fhir.writing.commit import Outcome, commit
 from server.fhir.writing.entries import READS, Entry, entries_of, in_order, interaction_of
 from server.fhir.writing.interaction import Written
-from server.fhir.writing.matching import READ_SCOPE
+from server.fhir.writing.rights import may_be_shown
 from server.read_models import require_complete
 from server.services import Services
 
+READ_SCOPE = "fhir:read"
 AT_ONCE = 8
 """Entries of a batch under way at the same time: none depends on another (R5 http.html#brules)."""
 
@@ -52,7 +54,7 @@ CROSS JOIN LATERAL (SELECT * FROM {SCHEMA}.resource WHERE type = k.type AND id =
 async def sender(request: Request) -> Authenticated:
     """Who may read or write; each entry asks for its own scope."""
     try:
-        found = await requires(READ_SCOPE)(request)
+        found = await requires(READ_SCOPE, or_some=INTERACTIONS)(request)
     except ScopeMissing:
         found = await requires(SCOPE)(request)
     await require_complete(request, "fhir")
@@ -77,24 +79,26 @@ async def _transaction(request: Request, writer: Authenticated, entries: Sequenc
     order = in_order(entries)
     done = Outcome(written=[])
     answered: dict[int, Json] = {}
-    if order and not writer.may(SCOPE):
-        raise ScopeMissing(SCOPE)
     if order:
         services: Services = request.app.state.services
         done = await commit(services, writer, base_url(request), [interaction_of(entries[nth]) for nth in order])
-        answered = dict(zip(order, await _shown(request, services, done), strict=True))
+        answered = dict(zip(order, await _shown(request, services, writer, done), strict=True))
     reading = [nth for nth, one in enumerate(entries) if one.method in READS]
     answered.update(zip(reading, await _each(request, [entries[nth] for nth in reading]), strict=True))
     return done, [answered[nth] for nth in range(len(entries))]
 
 
-async def _shown(request: Request, services: Services, done: Outcome) -> list[Json]:
-    """The response of each entry, with the resource where the client prefers that."""
+async def _shown(request: Request, services: Services, writer: Authenticated, done: Outcome) -> list[Json]:
+    """The response of each entry, with the resource where the client prefers that, and may read it."""
     returns = preferences(request).returns
     wanted = [(one.resource_type, one.resource_id, one.version) for one in done.written]
     rows = await services.pool.fetch(_WRITTEN, *map(list, zip(*wanted, strict=True)), returns == "representation")
     found = {(row["type"], row["id"], row["version"]): row for row in rows}
-    return [_entry(request, one, found.get(key), returns) for one, key in zip(done.written, wanted, strict=True)]
+    entries = [_entry(request, one, found.get(key), returns) for one, key in zip(done.written, wanted, strict=True)]
+    for one, entry in zip(done.written, entries, strict=True):
+        if "resource" in entry and not await may_be_shown(services, writer, one):
+            del entry["resource"]
+    return entries
 
 
 def _entry(request: Request, written: Written, row: asyncpg.Record | None, returns: str | None) -> Json:

@@ -23,13 +23,15 @@ from server.fhir.writing.acts import act
 from server.fhir.writing.commit import Outcome, Projected, commit
 from server.fhir.writing.interaction import Interaction, Patch, Written, condition_of, if_match
 from server.fhir.writing.patches import JSON_PATCH, json_patch
+from server.fhir.writing.rights import may_be_shown
 from server.read_models import reads
 from server.services import Services
 
 SCOPE = "fhir:write"
 HOW = ("_format", "_pretty")
 """Parameters of every write; those of a condition come beside them."""
-Writer = Annotated[Authenticated, Depends(reads(SCOPE, "fhir"))]
+Writer = Annotated[Authenticated, Depends(reads(SCOPE, "fhir", or_some="cud"))]
+"""Who may write something: what, server.fhir.writing.rights says."""
 
 _WRITTEN = f"SELECT body, last_updated FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND version = $3"
 
@@ -161,10 +163,10 @@ async def _write(request: Request, writer: Authenticated, asked: Interaction) ->
         done = await commit(services, writer, base_url(request), [asked])
     except Projected as refused:
         done = await act(services, writer, asked, refused)
-    return await answer(request, services, done, done.written[0])
+    return await answer(request, services, writer, done, done.written[0])
 
 
-async def answer(request: Request, services: Services, done: Outcome, written: Written) -> Response:
+async def answer(request: Request, services: Services, writer: Authenticated, done: Outcome, written: Written) -> Response:
     """By what the client prefers to be answered with (R5 http.html#ops): the resource, where it does not say."""
     headers = {} if done.position is None else {HEADER: str(done.position)}
     row = await services.pool.fetchrow(_WRITTEN, written.resource_type, written.resource_id, written.version)
@@ -177,7 +179,7 @@ async def answer(request: Request, services: Services, done: Outcome, written: W
         return Response(status_code=204, headers=headers)
     headers["Location"] = f"{base_url(request)}/{named}/_history/{written.version}"
     wanted = preferences(request).returns
-    if wanted == "minimal":
+    if wanted == "minimal" or (wanted != "OperationOutcome" and not await may_be_shown(services, writer, written)):
         return Response(status_code=written.status, headers=headers)
     if row is None:
         said = issue("incomplete", f"{named} is written, and can be read in a moment", severity="warning")

@@ -98,6 +98,7 @@ async def unchecked(site: Site, *scopes: str, patient: str | None = None) -> dic
         ("system/Observation.rs?date=PLANTED", "the scope system/Observation.rs?date cannot be used"),
         ("system/Observation.rs?_count=1", "the scope system/Observation.rs?_count cannot be used"),
         ("system/*.rs?status=final", "the scope system/*.rs?status cannot be used: not every type has a search parameter status"),
+        ("system/*.cruds?_lastUpdated=ge2020", "the scope system/*.cruds?_lastUpdated cannot be used: what is written is always of now"),
         ("patient/*.rs", "the scope patient/*.rs cannot be used: it is about one patient, and the token names none"),
     ],
 )
@@ -161,6 +162,14 @@ async def test_reading_does_not_permit_writing(site: Site) -> None:
     body = {"resourceType": "Basic", "code": {"text": "a"}}
     assert (await site.client.post("/fhir/Basic", headers=headers, json=body)).status_code == 403
     assert (await site.client.post("/fhir/Basic/$validate", headers=headers, json=body)).status_code == 200
+
+
+async def test_the_definitions_that_ship_are_read_within_reach(site: Site) -> None:
+    path = "/fhir/StructureDefinition/finding-measurement"
+    for query, status in (("", 200), ("?status=draft,active", 200), ("?status=retired", 404), ("?type=Observation", 200), ("?type=Patient", 404)):
+        headers = await site.headers(f"system/StructureDefinition.r{query}")
+        assert (await site.client.get(path, headers=headers)).status_code == status, query
+    assert (await site.client.get(path, headers=await site.headers("system/Observation.rs"))).status_code == 403
 
 
 async def test_plain_scopes_pay_nothing(site: Site) -> None:

@@ -19,6 +19,7 @@ from server.errors import ScopeMissing
 from server.fhir.outcome import FhirError
 from server.fhir.writing.commit import Outcome, Projected
 from server.fhir.writing.interaction import Interaction, Written
+from server.fhir.writing.rights import Rights
 from server.reviews import review_finding
 from server.services import Services
 
@@ -55,6 +56,7 @@ async def act(services: Services, asker: Authenticated, asked: Interaction, refu
         raise FhirError(412, "conflict", said)
     after = asked.resource if asked.patch is None else asked.patch(before)
     assert after is not None
+    await Rights(services, asker).check_made(asked, after, is_new=False)
     command = _review(asked.resource_type, finding, before, after)
     if command is None:
         return Outcome(written=[_written(asked, row["version"])])

@@ -29,6 +29,7 @@ from server.fhir.writing.interaction import Interaction, Written
 from server.fhir.writing.matching import caught_up, conditional_id, matches
 from server.fhir.writing.records import Key, load_records
 from server.fhir.writing.references import Links, conditional_references
+from server.fhir.writing.rights import Rights
 from server.fhir.writing.whose import Patients
 from server.services import Services
 
@@ -78,7 +79,9 @@ async def commit(services: Services, asker: Authenticated, base: str, interactio
 
     Raises FhirError, ScopeMissing, and what the log raises.
     """
+    rights = Rights(services, asker)
     for one in interactions:
+        rights.check_type(one)
         _check_allowed(one)
     ids = [str(new_event_id()) for _ in interactions]
     async for attempt in AsyncRetrying(
@@ -102,6 +105,7 @@ class _Attempt:
         self._interactions = interactions
         self._ids = ids
         self._position: int | None = None
+        self._rights = Rights(services, asker)
 
     async def make(self) -> Outcome:
         # Free ids are looked for before the search: who makes one in between is either found, or makes our append fail.
@@ -115,10 +119,17 @@ class _Attempt:
         states = {target.key: (ClinicalRecord(), 0) for target in targets}
         if known:
             states.update(await load_records(self._services.log, known))
+        for one, target in zip(self._interactions, targets, strict=True):
+            if target.key in known:
+                await self._rights.check_standing(one, target.key, _standing(target.key, states[target.key][0]))
         await self._refuse_projected([key for key in known if states[key][1] == 0])
         for nth, (one, target) in enumerate(zip(self._interactions, targets, strict=True)):
             if one.patch is not None:
                 resources[nth] = _patched(one, target.key, states[target.key][0])
+        for one, target, resource in zip(self._interactions, targets, resources, strict=True):
+            if resource is not None and not _is_answered(one, target):
+                is_new = not states[target.key][0].exists
+                await self._rights.check_made(one, {**resource, "id": target.key[1]}, is_new=is_new)
         patients = Patients(self._base)
         await patients.ask(self._services.pool, [one for one in resources if one is not None])
         made: list[tuple[Written, list[Event]]] = []
@@ -239,6 +250,10 @@ def _refuse_overlap(interactions: Sequence[Interaction], targets: Sequence[_Targ
         if target.key in seen and not _is_answered(one, target):
             raise FhirError(400, "duplicate", f"{'/'.join(target.key)} is written twice in one transaction", one.at or None)
         seen.add(target.key)
+
+
+def _standing(key: Key, state: ClinicalRecord) -> Json | None:
+    return {"resourceType": key[0], "id": key[1], **state.resource} if state.exists else None
 
 
 def _patched(one: Interaction, key: Key, state: ClinicalRecord) -> Json:

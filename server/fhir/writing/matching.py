@@ -21,8 +21,6 @@ from server.fhir.query import Statement
 from server.fhir.search import conditions_within
 from server.services import Services
 
-READ_SCOPE = "fhir:read"
-
 
 async def caught_up(services: Services) -> int:
     """The end of the log, once the FHIR read model has it. Raises ProjectionBehind."""
