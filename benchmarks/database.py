@@ -77,6 +77,19 @@ def version(server_url: str) -> str:
     return asyncio.run(ask())
 
 
+def size(url: str) -> int:
+    """Bytes of a database on disk, indexes and all."""
+
+    async def ask() -> int:
+        connection = await asyncpg.connect(url)
+        try:
+            return int(await connection.fetchval("SELECT pg_database_size(current_database())"))
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
 async def _execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:

@@ -7,19 +7,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from peers import Peer, free_port, stop, wait_until_answers
 
 START_TIMEOUT_S = 60.0
+DICOM = ("dicom:read", "dicom:write")
 COMMAND = Path(sys.executable).with_name("anamnesis")
 
 
 @contextmanager
-def anamnesis(database_url: str, **settings: str) -> Iterator[Peer]:
-    """A new, empty server. ``settings`` are further settings by their names (``dimse_lane="pynetdicom"``).
+def anamnesis(
+    database_url: str, *, scopes: Sequence[str] = DICOM, prepare: Callable[[Path], None] = lambda folder: None, **settings: str
+) -> Iterator[Peer]:
+    """A new server, empty but for what ``prepare`` does before it starts with its data folder. ``scopes`` are those of its token.
+
+    ``settings`` are further settings by their names (``dimse_lane="pynetdicom"``).
 
     Raises PeerUnavailable, CalledProcessError.
     """
@@ -38,9 +43,10 @@ def anamnesis(database_url: str, **settings: str) -> Iterator[Peer]:
         with (folder / "log").open("wb") as log:
             subprocess.run([COMMAND, "init"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
             token = subprocess.run(
-                [COMMAND, "token", "create", "benchmark", "--scope", "dicom:read", "--scope", "dicom:write"],
+                [COMMAND, "token", "create", "benchmark", *(word for scope in scopes for word in ("--scope", scope))],
                 env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, check=True, text=True,
             ).stdout.strip()  # fmt: skip
+            prepare(folder / "data")
             process = subprocess.Popen(
                 [COMMAND, "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )

@@ -1,0 +1,261 @@
+"""The FHIR API under load: 32 clients against archives of 1, 8 and 64 thousand patients with 30 resources each.
+
+Beside each read stands a bare route that fetches the same row. An archive is filled through the event log, by appends of many
+streams, and built into the read model as a rebuild builds it; what clients write afterwards goes over HTTP. The last line is JSON:
+
+    read_vs_bare                 our reads/s over those of the bare route, at the largest size
+    search_p50_ms_64k            the slowest of the searches' medians, at the largest size
+    search_p50_64k_vs_1k         the worst of the searches' ratios of medians, largest size over smallest
+    transaction_resources_per_s  resources/s written by transactions of one patient each, at the largest size
+    bytes_per_resource           of the database on disk, events and read models and all, at the largest size
+
+    python benchmarks/fhir.py [--sizes 1000 8000 64000] [--seconds 8] [--clients 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import database
+import load
+import msgspec
+import patients
+from load import Measured, Request
+from ours import anamnesis
+from peers import free_port, stop, wait_until_answers
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from domain.principal import device
+from eventlog.envelope import NewEvent, StreamAppend
+from eventlog.log import EventLog
+from eventlog.schema import migrate
+from eventlog.settings import LogSettings
+from eventlog.vault import make_key_encryption_key
+from projections.fhir.vocabulary import SUBJECT_SYSTEM
+from projections.runner import Runner
+from server.services import all_projections
+
+SIZES = (1_000, 8_000, 64_000)
+CLIENTS = 32
+PATIENTS_AT_ONCE = 40
+"""In one append while an archive is filled."""
+PRINCIPAL = device("benchmark")
+PAGE = 50
+FHIR = "application/fhir+json"
+RESOURCES_A_TRANSACTION = patients.RESOURCES_EACH - 1
+"""All but the Patient."""
+SEARCHES = ("token", "patient", "date", "chain", "has", "sorted", "first_page", "tenth_page")
+"""Of which the medians have to be flat."""
+SCOPES = ("fhir:read", "fhir:write")
+
+
+class Archive(msgspec.Struct, frozen=True, kw_only=True):
+    """One size as it was measured."""
+
+    resources: int
+    bytes_each: float
+    measured: dict[str, Measured]
+    """By the name of the request; of a transaction each request is of one patient."""
+
+
+_VALUES = itertools.count(1000)
+"""Of updates, so that each one changes something."""
+
+
+def requests(size: int, tenth: str) -> dict[str, Callable[[int], Request]]:
+    """What is asked, by name: each a function of the number of the request. ``tenth`` is the path of a tenth page."""
+    numbers = _shuffled(size)
+
+    def get(path: Callable[[int, int], str]) -> Callable[[int], Request]:
+        return lambda nth: ("GET", path(numbers[nth % size], nth), b"")
+
+    def observation_at(number: int, nth: int) -> str:
+        return f"/fhir/Observation/{patients.resource_id('Observation', number, nth % 16)}"
+
+    def period(number: int, nth: int) -> str:
+        """Which holds some 20 encounters, whatever the size."""
+        begin = patients.day_of(number, nth)
+        end = begin + timedelta(days=patients.DAYS) * 20 / (3 * size)
+        return f"date=ge{begin:%Y-%m-%dT%H:%M:%SZ}&date=lt{end:%Y-%m-%dT%H:%M:%SZ}"
+
+    def person(number: int) -> str:
+        return f"{SUBJECT_SYSTEM}%7C{patients.patient_id(number)}"
+
+    def code(nth: int) -> str:
+        return f"{patients.LOINC}%7C{patients.measure_code(nth)}"
+
+    return {
+        "read": get(observation_at),
+        "token": get(lambda n, i: f"/fhir/ServiceRequest?identifier={patients.ORDERS}%7C{patients.order_number(n, i % 2)}"),
+        "patient": get(lambda n, i: f"/fhir/Observation?patient=Patient/{patients.patient_id(n)}&_count=20"),
+        "date": get(lambda n, i: f"/fhir/Encounter?{period(n, i % 3)}&_count=20"),
+        "chain": get(lambda n, i: f"/fhir/Observation?subject:Patient.identifier={person(n)}&code={code(i)}&_count=20"),
+        "has": get(lambda n, i: f"/fhir/Patient?_has:Condition:patient:code={patients.SNOMED}%7C{patients.RARE}&_count=20"),
+        "sorted": get(lambda n, i: f"/fhir/Observation?code={code(i)}&_sort=-date&_count={PAGE}"),
+        "first_page": get(lambda n, i: f"/fhir/Observation?code={code(i)}&_count={PAGE}"),
+        "tenth_page": lambda nth: ("GET", tenth, b""),
+        "history": get(lambda n, i: f"{observation_at(n, i)}/_history"),
+        "create": lambda nth: ("POST", "/fhir/Observation", _observation(numbers[nth % size], nth)),
+        "transaction": lambda nth: ("POST", "/fhir", _transaction(numbers[nth % size])),
+        "update": lambda nth: _update(numbers[nth % size], nth),
+    }
+
+
+def _shuffled(size: int) -> list[int]:
+    numbers = list(range(size))
+    random.Random(size).shuffle(numbers)
+    return numbers
+
+
+def _observation(number: int, nth: int) -> bytes:
+    return msgspec.json.encode(patients.observation(number, nth % 16, {"reference": f"Patient/{patients.patient_id(number)}"}))
+
+
+def _transaction(number: int) -> bytes:
+    return msgspec.json.encode(patients.transaction(number, f"Patient/{patients.patient_id(number)}"))
+
+
+def _update(number: int, nth: int) -> Request:
+    its_id = patients.resource_id("Observation", number, nth % 16)
+    resource = patients.observation(number, nth % 16, {"reference": f"Patient/{patients.patient_id(number)}"})
+    resource["valueQuantity"]["value"] = next(_VALUES)
+    return "PUT", f"/fhir/Observation/{its_id}", msgspec.json.encode({**resource, "id": its_id})
+
+
+async def fill(settings: LogSettings, size: int, console: Console) -> int:
+    """Appends the events of so many patients and builds the read models; gives how many resources they have."""
+    make_key_encryption_key(settings)
+    await migrate(settings)
+    log = await EventLog.open(settings)
+    try:
+        began = time.perf_counter()
+        for first in range(0, size, PATIENTS_AT_ONCE):
+            appends = [
+                StreamAppend(stream=stream, events=[NewEvent(event=event)], expected_version=0)
+                for number in range(first, min(size, first + PATIENTS_AT_ONCE))
+                for stream, event in patients.events(number)
+            ]
+            await log.append(appends, principal=PRINCIPAL)
+        console.print(f"  {await log.head():,} events appended in {time.perf_counter() - began:.0f} s", style="dim")
+        began = time.perf_counter()
+        await Runner(log, all_projections()).catch_up()
+        console.print(f"  read models built in {time.perf_counter() - began:.0f} s", style="dim")
+        await log.pool.execute("ANALYZE")
+    finally:
+        await log.close()
+    return size * patients.RESOURCES_EACH
+
+
+@contextmanager
+def bare(url: str) -> Iterator[str]:
+    """The bare route in a process of its own; gives its address."""
+    port = free_port()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, Path(__file__).with_name("bare.py"), url, str(port)], stdout=log, stderr=log)
+        try:
+            wait_until_answers(f"http://127.0.0.1:{port}/health", process, Path(os.devnull), 30)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stop(process, 10)
+
+
+def measure(server_url: str, size: int, clients: int, seconds: float, console: Console) -> Archive:
+    """One size, in a database of its own."""
+    with database.fresh_database(server_url) as url:
+
+        def prepare(folder: Path) -> None:
+            asyncio.run(fill(LogSettings(data_dir=folder, database_url=SecretStr(url)), size, console))
+
+        with anamnesis(url, scopes=SCOPES, prepare=prepare) as ours:
+            bytes_each = database.size(url) / (size * patients.RESOURCES_EACH)
+            database.checkpoint(server_url)
+            headers = {**ours.headers, "Accept": FHIR, "Content-Type": FHIR}
+            asked = requests(size, tenth_page(ours.http_url, headers))
+            measured: dict[str, Measured] = {}
+            for name, request in asked.items():
+                measured[name] = measured_once(ours.http_url, name, request, headers, clients, seconds, console)
+                if name == "read":
+                    with bare(url) as beside:
+                        measured["bare"] = measured_once(beside, "bare", request, {}, clients, seconds, console)
+        return Archive(resources=size * patients.RESOURCES_EACH, bytes_each=bytes_each, measured=measured)
+
+
+def measured_once(
+    url: str, name: str, request: Callable[[int], Request], headers: Mapping[str, str], clients: int, seconds: float, console: Console
+) -> Measured:
+    """After a warm-up of a quarter of the time, which plans statements and fills caches."""
+    load.measure(url, request, headers=headers, clients=clients, seconds=seconds / 4)
+    found = load.measure(url, request, headers=headers, clients=clients, seconds=seconds)
+    console.print(f"  {name}: {found.per_s:,.0f}/s, p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms", style="dim")
+    return found
+
+
+def tenth_page(url: str, headers: Mapping[str, str]) -> str:
+    """The path of the tenth page of the first page's search, reached by its links."""
+    path = f"/fhir/Observation?code={patients.LOINC}%7C{patients.measure_code(0)}&_count={PAGE}"
+    for _ in range(9):
+        body = json.loads(load.one(url, ("GET", path, b""), headers=headers))
+        path = next(link["url"] for link in body["link"] if link["relation"] == "next").removeprefix(url)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="patients (default 1000 8000 64000)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="that each kind of request is measured (default 8)")
+    parser.add_argument("--clients", type=int, default=CLIENTS, help=f"that ask at once (default {CLIENTS})")
+    arguments = parser.parse_args()
+    console = Console(width=140)
+    archives: dict[int, Archive] = {}
+    with database.server() as server_url:
+        console.print(f"PostgreSQL {database.version(server_url)}, {os.cpu_count()} cores, {arguments.clients} clients")
+        for size in arguments.sizes:
+            console.print(f"{size:,} patients")
+            archives[size] = measure(server_url, size, arguments.clients, arguments.seconds, console)
+    console.print(as_table(archives))
+    print(json.dumps(figures(archives)))
+
+
+def as_table(archives: Mapping[int, Archive]) -> Table:
+    table = Table("", *(f"{size:,} patients: /s, p50 / p99 ms" for size in archives), title="FHIR")
+    for name in next(iter(archives.values())).measured:
+        cells = (archive.measured[name] for archive in archives.values())
+        table.add_row(name, *(f"{one.per_s:,.0f}, {one.p50_ms:.1f} / {one.p99_ms:.1f}" for one in cells))
+    table.add_row("bytes a resource", *(f"{archive.bytes_each:,.0f}" for archive in archives.values()))
+    return table
+
+
+def figures(archives: Mapping[int, Archive]) -> dict[str, float]:
+    smallest, largest = archives[min(archives)].measured, archives[max(archives)].measured
+    return {
+        "read_vs_bare": round(largest["read"].per_s / largest["bare"].per_s, 3),
+        f"search_p50_ms_{thousands(max(archives))}": round(max(largest[name].p50_ms for name in SEARCHES), 1),
+        f"search_p50_{thousands(max(archives))}_vs_{thousands(min(archives))}": round(
+            max(largest[name].p50_ms / smallest[name].p50_ms for name in SEARCHES), 2
+        ),
+        "transaction_resources_per_s": round(largest["transaction"].per_s * RESOURCES_A_TRANSACTION),
+        "bytes_per_resource": round(archives[max(archives)].bytes_each),
+    }
+
+
+def thousands(size: int) -> str:
+    return f"{size // 1000}k"
+
+
+if __name__ == "__main__":
+    main()
