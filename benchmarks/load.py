@@ -88,7 +88,7 @@ class _Client(asyncio.Protocol):
     async def connected(cls, url: str, headers: Mapping[str, str]) -> _Client:
         where = urlsplit(url)
         loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(lambda: cls(where.netloc, headers), where.hostname, where.port)
+        _, client = await loop.create_connection(lambda: cls(where.netloc, headers), where.hostname or "127.0.0.1", where.port or 80)
         return client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

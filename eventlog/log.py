@@ -38,12 +38,21 @@ NOTIFY_AFTER_S = 0.05
 """One NOTIFY for all appends of this time: each is a commit of its own. Subscribers in this process hear at once."""
 GIVE_UP_AFTER_S = 30.0
 POOL_SIZE = 10
+FOR_READING = {"random_page_cost": "1.1", "max_parallel_workers_per_gather": "0", "jit": "off"}
+"""For many small statements at once: a page of an index is mostly in memory, and other readers need the other cores."""
 
 _logger = logging.getLogger(__name__)
 _COLUMNS = (
     "position, event_id, stream, version, type, schema_version, occurred_at, recorded_at, principal, correlation_id,"
     " causation_id, origin, data, digest"
 )
+
+
+class _UnchangedConnection(asyncpg.Connection):  # type: ignore[misc]
+    """Given back as it was taken: putting a session back in order takes as long as a read of one row does."""
+
+    def get_reset_query(self) -> str:
+        return ""
 
 
 class EventLog:
@@ -105,6 +114,13 @@ class EventLog:
     async def connect(self) -> asyncpg.Connection:
         """A session of its own, outside the pool (for a lease, a listener, a leader)."""
         return await asyncpg.connect(self._url, server_settings=self._session)
+
+    async def reading_pool(self, **session: str) -> asyncpg.Pool:
+        """Sessions for single statements, which leave nothing behind in them; with these settings too. To be closed by the caller."""
+        settings = {**self._session, **FOR_READING, **session}
+        return await asyncpg.create_pool(
+            self._url, min_size=1, max_size=POOL_SIZE, server_settings=settings, connection_class=_UnchangedConnection
+        )
 
     async def append(
         self, appends: Sequence[StreamAppend], *, principal: Principal, correlation_id: UUID | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from projections.checkpoint import status_of
 from projections.errors import ProjectionIncomplete
@@ -28,10 +28,12 @@ async def require_complete(request: Request, name: str) -> None:
     services.complete.add(name)
 
 
-def reads(scope: str, name: str, or_some: str = "") -> Callable[..., Awaitable[Authenticated]]:
+def reads(scope: str, name: str, or_some: str = "") -> Callable[[Request], Awaitable[Authenticated]]:
     """A FastAPI dependency: the request's principal, who may read, of a read model that can be read. ``or_some``: see `requires`."""
+    authenticate = requires(scope, or_some)
 
-    async def check(request: Request, reader: Authenticated = Depends(requires(scope, or_some))) -> Authenticated:
+    async def check(request: Request) -> Authenticated:
+        reader = await authenticate(request)
         await require_complete(request, name)
         return reader
 

@@ -54,6 +54,9 @@ class Services:
     settings: ServerSettings
     log: EventLog
     pool: asyncpg.Pool
+    """For single statements alone: its sessions are not put in order between two uses."""
+    searches: asyncpg.Pool
+    """The same, where each statement is planned for its own values: how many resources have a code decides how to find them."""
     store: Store
     spool: Spool
     rejects: Rejects
@@ -78,6 +81,8 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
     async with AsyncExitStack() as stack:
         log = await EventLog.open(settings)
         stack.push_async_callback(log.close)
+        pool = await stack.enter_async_context(await log.reading_pool())
+        searches = await stack.enter_async_context(await log.reading_pool(plan_cache_mode="force_custom_plan"))
         spool, store = Spool(settings.spool_dir), Store(settings.store_url)
         rejects = Rejects(settings.rejects_dir)
         intake = Intake(log, store, spool, rejects, linger_s=settings.intake_linger_s)
@@ -100,7 +105,8 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
         services = Services(
             settings=settings,
             log=log,
-            pool=log.pool,
+            pool=pool,
+            searches=searches,
             store=store,
             spool=spool,
             rejects=rejects,

@@ -26,7 +26,7 @@ from domain.study import StudyRegistered, StudySubjectDisputed
 from domain.subject import SubjectDemographicsChanged, SubjectErased, SubjectRegistered
 from eventlog.envelope import RecordedEvent, instant
 from projections.fhir import clinical, erasure, findings, study, subject
-from projections.fhir.audit_event import audit_event_id, audit_events
+from projections.fhir.audit_event import audit_events
 from projections.fhir.definitions import resource_types
 from projections.fhir.provenance import provenance, signed_provenance
 from projections.fhir.tables import STATEMENTS
@@ -43,7 +43,7 @@ from projections.fhir.vocabulary import (
 )
 from projections.parts import cut_at_erasures
 
-NAME, VERSION = "fhir", 4
+NAME, VERSION = "fhir", 5
 SCHEMA = f"{NAME}_v{VERSION}"
 CURATED = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance", "AuditEvent")
 """Types of which the log itself implies resources; clients may write others of some of these."""
@@ -106,7 +106,8 @@ async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
     match event:
         case AccessesRecorded():  # the record of who read is no change that would need a Provenance
             for one in audit_events(event, recorded):
-                await put(one)
+                one["meta"] = {"versionId": "1", "lastUpdated": instant(recorded.recorded_at)}
+                versions.put_numbered(one, 1, recorded)
             return
         case ClinicalRecordWritten() | ClinicalRecordDeleted():
             await _record(event, recorded, versions)
@@ -186,8 +187,6 @@ def _touched(recorded: RecordedEvent) -> list[Key]:
     """What an event reads or changes, as far as it can be told beforehand."""
     event = recorded.event
     match event:
-        case AccessesRecorded():
-            return [("AuditEvent", audit_event_id(recorded.event_id, nth)) for nth in range(len(event.accesses))]
         case SubjectRegistered() | SubjectDemographicsChanged():
             return [("Patient", event.subject_id)]
         case StudyRegistered():

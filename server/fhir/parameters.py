@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from projections.fhir.definitions import is_resource_type
-from projections.fhir.search.parameters import TABLES, Look, Parameter, parameters
+from projections.fhir.search.parameters import TABLES, Look, Parameter, is_single, parameters
 from projections.fhir.search.rows import of_type_number
 from projections.fhir.search.values import MAX_CHARACTERS
 from server.fhir import comparisons
-from server.fhir.comparisons import Test
+from server.fhir.comparisons import DateTest, Test
 from server.fhir.conditions import (
     Chained,
     Condition,
@@ -85,16 +87,35 @@ def parse(resource_type: str, given: Sequence[tuple[str, str]], *, lenient: bool
     ignored: list[str] = []
     if sum(1 + value.count(",") for _, value in given) > MAX_VALUES:
         raise FhirError(400, "too-costly", f"a search has at most {MAX_VALUES} values", "http")
+    dates: dict[str, int] = {}
     for name, value in given:
         if name in RESULT_PARAMETERS:
             continue
         try:
-            conditions.append(condition(resource_type, name, value))
+            made = condition(resource_type, name, value)
         except FhirError as error:
             if error.code != "not-supported" or not lenient:
                 raise
             ignored.append(name)
+            continue
+        if name in dates and _asks_for_one_date(resource_type, name, made):
+            conditions[dates[name]] = _both(conditions[dates[name]], made)
+            continue
+        dates.setdefault(name, len(conditions))
+        conditions.append(made)
     return conditions, ignored
+
+
+def _asks_for_one_date(resource_type: str, name: str, made: Condition) -> bool:
+    """Then from and until, written as two parameters, are of the same value and are looked up together."""
+    return isinstance(made, HasRow) and made.table == "date" and is_single(resource_type, name)
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    """Each alternative of one with each of the other."""
+    assert isinstance(one, HasRow) and isinstance(other, HasRow)
+    tests = [a.also(b) for a in one.tests for b in other.tests if isinstance(a, DateTest) and isinstance(b, DateTest)]
+    return msgspec.structs.replace(one, tests=tuple(tests))
 
 
 def condition(resource_type: str, name: str, value: str, depth: int = 0) -> Condition:

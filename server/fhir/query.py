@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 import msgspec
 
 from projections.fhir.projection import SCHEMA
-from server.fhir.conditions import Condition
+from server.fhir.conditions import Condition, joined
 from server.fhir.sorting import SortKey, later
 
 _COLUMNS = "r.type, r.id, r.version, r.body, r.position_to, r.last_updated, r.key"
 
 
-class Statement:
-    """SQL and its arguments, built together so that no value ever gets into the text."""
+class Written(msgspec.Struct, frozen=True):
+    sql: str
+    arguments: tuple[object, ...]
 
-    def __init__(self, resource_type: str, conditions: Sequence[Condition], position: int, sort: Sequence[SortKey] = ()) -> None:
-        self.arguments: list[object] = [resource_type, position]
-        self._sort = tuple(sort)
+
+class Text:
+    """SQL and its arguments, built together."""
+
+    def __init__(self, resource_type: str, position: int) -> None:
+        self._arguments: list[object] = [resource_type, position]
         self._aliases = 0
-        self._tests = ["r.type = $1", self.held("r"), *(condition.sql("r", self) for condition in conditions)]
 
     def argument(self, value: object) -> str:
-        self.arguments.append(value)
-        return f"${len(self.arguments)}"
+        self._arguments.append(value)
+        return f"${len(self._arguments)}"
 
     def held(self, alias: str) -> str:
         return f"{alias}.position_from <= $2 AND ({alias}.position_to IS NULL OR {alias}.position_to > $2)"
@@ -34,14 +38,30 @@ class Statement:
         self._aliases += 1
         return f"r{self._aliases}"
 
+    def of(self, sql: str) -> Written:
+        return Written(sql, tuple(self._arguments))
+
+
+class Statement:
+    """A search as of a position, which is written anew for each page: no value ever gets into the text."""
+
+    def __init__(self, resource_type: str, conditions: Sequence[Condition], position: int, sort: Sequence[SortKey] = ()) -> None:
+        self._resource_type = resource_type
+        self._conditions = tuple(conditions)
+        self._position = position
+        self._sort = tuple(sort)
+
     async def page(self, pool: asyncpg.Pool, after: str, limit: int) -> list[asyncpg.Record]:
         """At most ``limit`` beyond the one that ``after`` is of (see :meth:`mark`), with id, version, body, position_to and key."""
-        before = len(self.arguments)
-        try:
-            text = self._sorted(after, limit) if self._sort else self._listed(after, limit)
-            return list(await pool.fetch(text, *self.arguments))
-        finally:
-            del self.arguments[before:]
+        mark = msgspec.json.decode(after) if after else None
+        if not self._sort:
+            return await self._fetch(pool, self._listed(mark, limit))
+        if len(self._sort) > 1 or self._sort[0].table is None:
+            return await self._fetch(pool, self._sorted(mark, limit))
+        found = await self._fetch(pool, self._walked(mark, limit)) if mark is None or mark[0] is not None else []
+        if len(found) < limit:  # what has none of what is sorted by comes last
+            found += await self._fetch(pool, self._without(mark, limit - len(found)))
+        return found
 
     def mark(self, row: asyncpg.Record) -> str:
         """Where a page ends, for the next one to begin after."""
@@ -50,19 +70,55 @@ class Statement:
 
     async def count(self, pool: asyncpg.Pool) -> int:
         """How many match, over all pages."""
-        return int(await pool.fetchval(f"SELECT count(*) FROM {SCHEMA}.resource r WHERE {' AND '.join(self._tests)}", *self.arguments))
+        text = self._text()
+        (row,) = await self._fetch(pool, text.of(f"SELECT count(*) FROM {SCHEMA}.resource r WHERE {self._tests(text)}"))
+        return int(row[0])
 
-    def _listed(self, after: str, limit: int) -> str:
-        tests = [*self._tests]
-        if after:
-            (key,) = msgspec.json.decode(after, type=tuple[int])
-            tests.append(f"r.key > {self.argument(key)}")
-        return f"SELECT {_COLUMNS} FROM {SCHEMA}.resource r WHERE {' AND '.join(tests)} ORDER BY r.key LIMIT {self.argument(limit)}"
+    async def _fetch(self, pool: asyncpg.Pool, written: Written) -> list[asyncpg.Record]:
+        return list(await pool.fetch(written.sql, *written.arguments))
 
-    def _sorted(self, after: str, limit: int) -> str:
+    def _text(self) -> Text:
+        return Text(self._resource_type, self._position)
+
+    def _tests(self, text: Text) -> str:
+        return " AND ".join(["r.type = $1", text.held("r"), *(condition.sql("r", text) for condition in self._conditions)])
+
+    def _listed(self, mark: list[Any] | None, limit: int) -> Written:
+        """In order of the keys, in which the indexes of values hold them too: a page of what many have ends where it is full."""
+        text = self._text()
+        tables = [f"{SCHEMA}.resource r"]
+        tests = ["r.type = $1", text.held("r")]
+        for condition in self._conditions:
+            tests += joined(condition, "r", text, tables)
+        if mark is not None:
+            tests.append(f"r.key > {text.argument(mark[-1])}")
+        columns = _COLUMNS if len(tables) == 1 else f"DISTINCT ON (r.key) {_COLUMNS}"
+        return text.of(f"SELECT {columns} FROM {', '.join(tables)} WHERE {' AND '.join(tests)} ORDER BY r.key LIMIT {text.argument(limit)}")
+
+    def _walked(self, mark: list[Any] | None, limit: int) -> Written:
+        """By the one value that is sorted by, as its index holds them."""
+        text = self._text()
+        (key,) = self._sort
+        beyond = key.beyond("v", mark, text.argument) if mark is not None else ""
+        inner = (
+            f"SELECT {_COLUMNS}, v.value AS sort_0 FROM ({key.rows()}) v JOIN {SCHEMA}.resource r ON r.key = v.key"
+            f" WHERE {self._tests(text)}{key.best('v')}"
+        )
+        return text.of(f"{inner}{beyond} ORDER BY v.value {key.direction}, r.key LIMIT {text.argument(limit)}")
+
+    def _without(self, mark: list[Any] | None, limit: int) -> Written:
+        text = self._text()
+        (key,) = self._sort
+        beyond = f" AND r.key > {text.argument(mark[-1])}" if mark is not None and mark[0] is None else ""
+        columns = f"{_COLUMNS}, NULL AS sort_0"
+        tests = f"{self._tests(text)} AND NOT {key.has_row('r')}{beyond}"
+        return text.of(f"SELECT {columns} FROM {SCHEMA}.resource r WHERE {tests} ORDER BY r.key LIMIT {text.argument(limit)}")
+
+    def _sorted(self, mark: list[Any] | None, limit: int) -> Written:
+        text = self._text()
         keys = ", ".join(f"{key.sql('r')} AS sort_{nth}" for nth, key in enumerate(self._sort))
-        inner = f"SELECT {_COLUMNS}, {keys} FROM {SCHEMA}.resource r WHERE {' AND '.join(self._tests)}"
-        beyond = f"WHERE {later(self._sort, msgspec.json.decode(after), self.argument)}" if after else ""
-        order = ", ".join([*(f"r.sort_{nth} {key.direction} NULLS LAST" for nth, key in enumerate(self._sort)), "r.key"])
-        return f"SELECT * FROM ({inner}) r {beyond} ORDER BY {order} LIMIT {self.argument(limit)}"
-
+        inner = f"SELECT {_COLUMNS}, {keys} FROM {SCHEMA}.resource r WHERE {self._tests(text)}"
+        values = [f"r.sort_{nth}" for nth in range(len(self._sort))]
+        beyond = f"WHERE {later(self._sort, mark, text.argument, values)}" if mark is not None else ""
+        order = ", ".join([*(f"{value} {key.order}" for value, key in zip(values, self._sort, strict=True)), "r.key"])
+        return text.of(f"SELECT * FROM ({inner}) r {beyond} ORDER BY {order} LIMIT {text.argument(limit)}")

@@ -96,9 +96,9 @@ def element_names(resource_type: str) -> dict[str, tuple[str, ...]]:
     """Name of each element of a type as `_elements` may write it → its names in JSON (``value`` → ``valueQuantity``, …)."""
     found: dict[str, tuple[str, ...]] = {}
     for element in _children(resource_type, resource_type):
-        names = _json_names(element)
-        for name in (_last(element), *names):
-            found[name.removesuffix("[x]")] = names if name == _last(element) else (name,)
+        names = element.json_names
+        for name in (element.name, *names):
+            found[name.removesuffix("[x]")] = names if name == element.name else (name,)
     return found
 
 
@@ -106,7 +106,7 @@ def element_names(resource_type: str) -> dict[str, tuple[str, ...]]:
 def mandatory(resource_type: str) -> Tree:
     """What is never left out: elements that must be there, and those that change the meaning of others."""
     wanted = [one for one in _children(resource_type, resource_type) if one.min > 0 or one.is_modifier]
-    return dict.fromkeys((*_ALWAYS, *(name for one in wanted for name in _json_names(one))))
+    return dict.fromkeys((*_ALWAYS, *(name for one in wanted for name in one.json_names)))
 
 
 @lru_cache(maxsize=256)
@@ -122,24 +122,13 @@ def _summary_below(resource_type: str, path: str, above: tuple[str, ...]) -> Tre
             inner = element.content_reference or element.path
             is_backbone = inner not in above and bool(_children(resource_type, inner))
             below = _summary_below(resource_type, inner, (*above, inner)) if is_backbone else None
-            tree |= dict.fromkeys(_json_names(element), below)
+            tree |= dict.fromkeys(element.json_names, below)
     return tree
 
 
 def _children(resource_type: str, path: str) -> list[Element]:
     depth = path.count(".") + 1
     return [one for key, one in elements_by_path(resource_type).items() if key.startswith(f"{path}.") and key.count(".") == depth]
-
-
-def _json_names(element: Element) -> tuple[str, ...]:
-    name = _last(element)
-    if not element.is_choice:
-        return (name,)
-    return tuple(f"{name.removesuffix('[x]')}{one.code[:1].upper()}{one.code[1:]}" for one in element.types)
-
-
-def _last(element: Element) -> str:
-    return element.path.rpartition(".")[2]
 
 
 def _bare(name: str) -> str:

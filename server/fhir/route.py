@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
-from fastapi.routing import APIRoute
 
 from projections.fhir.projection import TYPES
 from server.auth.principals import Authenticated
+from server.direct_route import DirectRoute
 from server.fhir.access import access_of
 from server.fhir.as_of import Given, single
 from server.fhir.negotiation import check_accept
@@ -22,7 +22,7 @@ READ = ["GET", "HEAD"]
 MAX_COUNT = 1000
 
 
-class FhirRoute(APIRoute):
+class FhirRoute(DirectRoute):
     """A route whose FhirErrors become OperationOutcomes, and that speaks JSON alone.
 
     Answers may be kept, for this user alone, who asks each time whether they still stand: with another token names are not in them.

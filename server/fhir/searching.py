@@ -85,7 +85,7 @@ async def answer_search(
     shown = Representation.asked([(name, value) for name, value in asked if name in PARAMETERS])
     shown.check(types)
     if page is None:
-        total, count = _total_asked(given), count_asked(given, DEFAULT_COUNT, least=0)
+        is_counted, count = _is_total_asked(given), count_asked(given, DEFAULT_COUNT, least=0)
         position = await asked_position(services.pool, given)
         page = Page(
             resource_type=path,
@@ -95,16 +95,18 @@ async def answer_search(
             total=None,
             access=access.name,
         )
-        if total != "none" or shown.is_count or count == 0:
-            page = msgspec.structs.replace(page, total=await Matches(searches, page.position).count(services.pool))
+        if is_counted or shown.is_count or count == 0:
+            page = msgspec.structs.replace(page, total=await Matches(searches, page.position).count(services.searches))
     matches = Matches(searches, page.position)
     saw_search(request, page.parameters)
     if shown.is_count or page.count == 0:  # R5 search.html#count: the same
         return bundle("searchset", page, links(request, services, page, is_first, None), _warning(ignored), shown)
-    rows = await matches.page(services.pool, page.after, page.count + 1)
+    rows = await matches.page(services.searches, page.after, page.count + 1)
     more, rows = len(rows) > page.count, rows[: page.count]
+    if is_first and not more:  # all are here
+        page = msgspec.structs.replace(page, total=len(rows))
     page_links = links(request, services, page, is_first, matches.mark(rows[-1]) if more else None)
-    beside = await included(services.pool, access, rows, searches[0].includes, page.position)
+    beside = await included(services.searches, access, rows, searches[0].includes, page.position)
     modes = ["match"] * len(rows) + ["include"] * len(beside)
     rows = [*rows, *beside]
     saw_resources(request, (row["body"] for row in rows))
@@ -147,11 +149,12 @@ def _parsed(types: Sequence[str], given: Given, *, lenient: bool) -> tuple[list[
     return [search for search, _ in found], ignored
 
 
-def _total_asked(given: Given) -> str:
-    total = single(given, "_total") or TOTALS[0]
+def _is_total_asked(given: Given) -> bool:
+    """Counting takes as long as there are matches, so it is for who asks for it (R5 search.html#total). Raises FhirError (400)."""
+    total = single(given, "_total") or "none"
     if total not in TOTALS:
         raise FhirError(400, "value", f"_total is one of {', '.join(TOTALS)}", "http._total")
-    return total
+    return total != "none"
 
 
 def _warning(ignored: list[str]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """`_sort`: by any parameter that has rows, by `_id` and by `_lastUpdated` (R5 search.html#sort).
 
-Of several values the least counts where the order ascends, the greatest where it descends. What has none comes last.
+Of several values the least counts where the order ascends, the greatest where it descends; an interval counts by where it begins.
+What has none comes last.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 from projections.fhir.projection import SCHEMA
-from projections.fhir.search.parameters import TABLES, parameters
+from projections.fhir.search.parameters import TABLES, is_single, parameters
 from server.fhir.as_of import Given
 from server.fhir.conditions import of
 from server.fhir.outcome import FhirError
@@ -20,15 +21,15 @@ from server.fhir.outcome import FhirError
 SORT = "_sort"
 MAX_KEYS = 4
 _COLUMNS = {
-    "token": ("code", "code", "text"),
-    "reference": ("target", "target", "text"),
-    "string": ("folded", "folded", "text"),
-    "uri": ("value", "value", "text"),
-    "date": ("low", "high", "timestamptz"),
-    "number": ("low", "high", "float8"),
-    "quantity": ("canonical_low", "canonical_high", "float8"),
+    "token": ("code", "text"),
+    "reference": ("target", "text"),
+    "string": ("folded", "text"),
+    "uri": ("value", "text"),
+    "date": ("low", "timestamptz"),
+    "number": ("low", "float8"),
+    "quantity": ("canonical_low", "float8"),
 }
-"""Type of a parameter → the column that counts where the order ascends, where it descends, and its type."""
+"""Type of a parameter → the column that counts, and its type."""
 
 
 class SortKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,16 +40,49 @@ class SortKey(msgspec.Struct, frozen=True, kw_only=True):
     is_descending: bool
     table: str | None = None
     numbers: tuple[int, ...] = ()
+    is_single: bool = False
+    """No version has more than one value."""
 
     @property
     def direction(self) -> str:
         return "DESC" if self.is_descending else "ASC"
+
+    @property
+    def order(self) -> str:
+        return self.direction if self.table is None else f"{self.direction} NULLS LAST"
 
     def sql(self, version: str) -> str:
         if self.table is None:
             return f"{version}.{self.column}"
         best = "max" if self.is_descending else "min"
         return f"(SELECT {best}(s.{self.column}) FROM {SCHEMA}.{self.table} s WHERE s.key = {version}.key AND {of(self.numbers, 's')})"
+
+    def rows(self) -> str:
+        """Every value with the key of its version, source by source, so that each comes from an index in order."""
+        place = "" if self.is_single else ", ctid AS place"
+        each = f"(SELECT key, {self.column} AS value{place} FROM {SCHEMA}.{self.table} WHERE source = {{}} ORDER BY {self.column} {self.direction})"
+        return " UNION ALL ".join(each.format(one) for one in self.numbers)
+
+    def best(self, row: str) -> str:
+        """That a version has no other value that counts before this one, nor the same once more."""
+        if self.is_single:
+            return ""
+        value, better = f"s.{self.column}", ">" if self.is_descending else "<"
+        before = f"({value} {better} {row}.value OR ({value} = {row}.value AND s.ctid < {row}.place))"
+        return f" AND NOT EXISTS (SELECT FROM {SCHEMA}.{self.table} s WHERE s.key = {row}.key AND {of(self.numbers, 's')} AND {before})"
+
+    def beyond(self, row: str, mark: list[Any], argument: Callable[[object], str]) -> str:
+        """That a value, or among equal ones a key, comes after those of the mark."""
+        value, key = argument(self.value(mark[0])), argument(mark[-1])
+        sign = "<" if self.is_descending else ">"
+        return f" AND {row}.value {sign}= {value} AND ({row}.value {sign} {value} OR r.key > {key})"
+
+    def value(self, written: Any) -> object:
+        """As PostgreSQL compares it, of what stands in a mark."""
+        return datetime.fromisoformat(written) if self.kind == "timestamptz" else written
+
+    def has_row(self, version: str) -> str:
+        return f"EXISTS (SELECT FROM {SCHEMA}.{self.table} s WHERE s.key = {version}.key AND {of(self.numbers, 's')})"
 
 
 def sort_keys(resource_type: str, given: Given, *, lenient: bool) -> tuple[list[SortKey], list[str]]:
@@ -69,15 +103,15 @@ def sort_keys(resource_type: str, given: Given, *, lenient: bool) -> tuple[list[
     return keys, ignored
 
 
-def later(keys: Sequence[SortKey], mark: list[Any], argument: Callable[[object], str]) -> str:
-    """What comes after the row whose values and key these are."""
+def later(keys: Sequence[SortKey], mark: list[Any], argument: Callable[[object], str], columns: Sequence[str]) -> str:
+    """What comes after the row whose values and key these are; ``columns`` are where the values stand."""
     test = f"r.key > {argument(mark[-1])}"
     for nth in reversed(range(len(keys))):
-        column, value = f"r.sort_{nth}", mark[nth]
+        column, value = columns[nth], mark[nth]
         if value is None:  # they come last: after it are only others that have none
             test = f"({column} IS NULL AND {test})"
             continue
-        given = argument(datetime.fromisoformat(value) if keys[nth].kind == "timestamptz" else value)
+        given = argument(keys[nth].value(value))
         sign = "<" if keys[nth].is_descending else ">"
         test = f"({column} {sign} {given} OR {column} IS NULL OR ({column} = {given} AND {test}))"
     return test
@@ -91,11 +125,12 @@ def _key(resource_type: str, code: str, *, is_descending: bool) -> SortKey | Non
     parameter = parameters(resource_type).get(code)
     if parameter is None or parameter.type not in _COLUMNS or not parameter.looks:
         return None
-    ascending, descending, kind = _COLUMNS[parameter.type]
+    column, kind = _COLUMNS[parameter.type]
     return SortKey(
-        column=descending if is_descending else ascending,
+        column=column,
         kind=kind,
         is_descending=is_descending,
         table=TABLES[parameter.type],
         numbers=tuple(sorted({look.source.number for look in parameter.looks})),
+        is_single=parameter.type == "date" and is_single(resource_type, code),
     )

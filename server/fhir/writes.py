@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.routing import APIRoute
 
 from projections.fhir.definitions import is_resource_type
 from projections.fhir.projection import SCHEMA
 from server.as_of import HEADER
 from server.auth.principals import Authenticated
+from server.direct_route import DirectRoute
 from server.fhir.negotiation import check_accept
 from server.fhir.outcome import FHIR_JSON, FhirError, issue, outcome
 from server.fhir.preferences import preferences
@@ -36,7 +36,7 @@ Writer = Annotated[Authenticated, Depends(reads(SCOPE, "fhir", or_some="cud"))]
 _WRITTEN = f"SELECT body, last_updated FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND version = $3"
 
 
-class WriteRoute(APIRoute):
+class WriteRoute(DirectRoute):
     """A route whose FhirErrors become OperationOutcomes with every issue that they have."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

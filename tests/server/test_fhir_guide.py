@@ -118,7 +118,8 @@ async def test_every_parameter_of_the_guide_is_tried() -> None:
 async def test_the_capability_statement_names_the_guide_and_profiles_that_are_there(site: Site) -> None:
     statement = (await ask(site, "/fhir/metadata")).json()
     assert [guide.by_url(url) for url in statement["implementationGuide"]] == [(await ask(site, "/fhir/ImplementationGuide/anamnesis")).json()]
-    assert statement["rest"][0]["searchParam"][0]["definition"] == f"{GUIDE}:SearchParameter:Resource-asof"
+    of_all = {one["name"]: one.get("definition") for one in statement["rest"][0]["searchParam"]}
+    assert of_all["_asof"] == f"{GUIDE}:SearchParameter:Resource-asof"
     of_observation = next(one for one in statement["rest"][0]["resource"] if one["type"] == "Observation")
     urls = {one["name"]: one.get("definition") for one in of_observation["searchParam"]}
     assert urls["body-structure"] == f"{GUIDE}:SearchParameter:Observation-body-structure"

@@ -327,8 +327,10 @@ async def test_a_page_link_takes_nothing_beside_it(site: Site) -> None:
 
 
 async def test_totals_are_counted_where_they_are_wanted(site: Site) -> None:
-    for total, is_there in (("accurate", True), ("estimate", True), ("none", False)):
-        assert ("total" in await bundle(site, f"/fhir/Observation?_total={total}")) is is_there
+    for asked, is_there in (("&_total=accurate", True), ("&_total=estimate", True), ("&_total=none", False), ("", False)):
+        assert ("total" in await bundle(site, f"/fhir/Observation?_count=1{asked}")) is is_there
+    whole = await bundle(site, "/fhir/Observation?_count=1000&_total=none")
+    assert whole["total"] == len(whole["entry"]), "what is all on one page is counted without asking"
     says(await ask(site, "/fhir/Observation?_total=some"), 400, "http._total")
 
 

@@ -59,6 +59,17 @@ class Element(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.max not in ("0", "1")
 
     @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+    @property
+    def json_names(self) -> tuple[str, ...]:
+        """Of its values: several, where it may be of several types."""
+        if not self.is_choice:
+            return (self.name,)
+        return tuple(f"{self.name.removesuffix('[x]')}{one.code[:1].upper()}{one.code[1:]}" for one in self.types)
+
+    @property
     def is_choice(self) -> bool:
         return self.path.endswith("[x]")
 

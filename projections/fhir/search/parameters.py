@@ -14,7 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from projections.fhir import guide
-from projections.fhir.definitions import SearchParameter, search_parameters
+from projections.fhir.definitions import Element, SearchParameter, elements_by_path, search_parameters
 from projections.fhir.fhirpath import Branch, compiled, compiled_from
 
 TABLES = {
@@ -97,6 +97,23 @@ def parameters(resource_type: str) -> Mapping[str, Parameter]:
 def sources(resource_type: str) -> tuple[Source, ...]:
     """What the rows of a resource of this type are made from."""
     return _made(resource_type)[1]
+
+
+@cache
+def is_single(resource_type: str, code: str) -> bool:
+    """Whether no resource has several values that this parameter looks at: they are of one element, on top, that comes once."""
+    found = set()
+    for look in parameters(resource_type)[code].looks:
+        element = next((one for one in _elements_on_top(resource_type) if look.source.branch.path in one.json_names), None)
+        if element is None or element.is_repeated:
+            return False
+        found.add(element.path)
+    return len(found) == 1
+
+
+@cache
+def _elements_on_top(resource_type: str) -> tuple[Element, ...]:
+    return tuple(one for one in elements_by_path(resource_type).values() if one.path.count(".") == 1)
 
 
 @cache

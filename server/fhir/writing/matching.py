@@ -44,7 +44,7 @@ async def matches(
         conditions, _ = parse(resource_type, condition, lenient=False)
     except FhirError as error:
         raise FhirError(error.status, error.code, error.detail, expression) from None
-    rows = await Statement(resource_type, conditions_within(access, resource_type, conditions), position).page(services.pool, "", 2)
+    rows = await Statement(resource_type, conditions_within(access, resource_type, conditions), position).page(services.searches, "", 2)
     recorder: AccessRecorder | None = services.recorder
     if recorder is not None:
         names = tuple(sorted({name for name, _ in condition}))
