@@ -13,7 +13,7 @@ export PIP_ROOT_USER_ACTION := ignore
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check docs definitions ig lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal bench-validate
+.PHONY: help demo serve test check docs definitions ig lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal bench-validate bench-fhir
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ bench-qido: $(VENV)/dev.stamp  ## Study lists and metadata against Orthanc (as r
 
 bench-seal: $(VENV)/dev.stamp  ## Appends with the sealer on and off, proofs/s, and verification against bare SHA-256
 	$(BIN)/python benchmarks/seal.py $(ARGS)
+
+bench-fhir: $(VENV)/dev.stamp  ## Requests/s and search times at 1k, 8k and 64k patients, beside a bare route (half an hour)
+	$(BIN)/python benchmarks/fhir.py $(ARGS)
 
 bench-validate: $(VENV)/dev.stamp  ## Milliseconds to validate a resource, over R5's official examples (needs npm)
 	$(BIN)/python benchmarks/validate.py $(ARGS)
