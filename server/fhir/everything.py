@@ -1,6 +1,6 @@
 """`$everything` of a Patient and of an ImagingStudy (R5 patient-operation-everything.html), in pages as of one position.
 
-Of a Patient: it, what is in its compartment, and what these refer to. Of an ImagingStudy, for which R5 has no such operation: it and
+Of a Patient: it, what is in its compartment (of a time of care, where one is asked for), and what these refer to. Of an ImagingStudy, for which R5 has no such operation: it and
 its patient, its series and their index, findings with what was measured of them, what else refers to any of these (reports,
 Provenance), and what all of these refer to. What is only referred to is left out where it is about another patient.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
 from fastapi import APIRouter, Request, Response
 
 from projections.fhir.projection import SCHEMA
@@ -18,6 +19,7 @@ from server.fhir import representation
 from server.fhir.access import access_of
 from server.fhir.as_of import Given, asked_period, asked_position
 from server.fhir.bundles import bundle, links, opened_page, shown_bodies
+from server.fhir.care_dates import END, START, CareDates
 from server.fhir.gone import absent
 from server.fhir.neighbours import Found, Named, Neighbours
 from server.fhir.outcome import FhirError
@@ -40,6 +42,7 @@ from server.fhir.state import reached_position
 OPERATION = "$everything"
 TYPES = ("ImagingStudy", "Patient")
 PARAMETERS = ("_count", "_since", "_type", PARAMETER, *representation.PARAMETERS)
+OF_PATIENT = (START, END, *PARAMETERS)
 _OF_A_STUDY = ("BodyStructure", "ImagingSelection", "Observation")
 """Types of which a study's own are part of it, and so what refers to them too."""
 
@@ -63,7 +66,7 @@ async def everything(request: Request, reader: Reader, resource_type: str, resou
     page = opened_page(services, access, f"{resource_type}/{resource_id}/{OPERATION}", given)
     is_first = page is None
     if page is None:
-        known = known_only(request, given, PARAMETERS, OPERATION)
+        known = known_only(request, given, OF_PATIENT if resource_type == "Patient" else PARAMETERS, OPERATION)
         asked = await asked_position(services.pool, known)
         page = Page(
             resource_type=f"{resource_type}/{resource_id}/{OPERATION}",
@@ -77,7 +80,8 @@ async def everything(request: Request, reader: Reader, resource_type: str, resou
     types = _types(page.parameters, access.types("r"))
     shown.check(types)
     focal = (resource_type, resource_id)
-    found = await (_of_patient if resource_type == "Patient" else _of_study)(Neighbours(services.pool, access, page.position), focal)
+    near, care = Neighbours(services.pool, access, page.position), CareDates.asked(page.parameters)
+    found = await (_of_patient(services.pool, near, focal, care) if resource_type == "Patient" else _of_study(near, focal))
     if focal not in found:
         raise at_position(page.position, await absent(services.pool, access, resource_type, resource_id, page.position))
     beyond = [found[named] for named in sorted(found) if named[0] in types and "/".join(named) > page.after]
@@ -97,11 +101,13 @@ async def everything(request: Request, reader: Reader, resource_type: str, resou
     return bundle("searchset", page, links(request, services, page, is_first, last), entries, shown)
 
 
-async def _of_patient(near: Neighbours, focal: Named) -> Found:
+async def _of_patient(pool: asyncpg.Pool, near: Neighbours, focal: Named, care: CareDates | None) -> Found:
     own = await near.there([focal])
     if own:
         own |= await near.referring([focal], "Patient")
-    return await _with_referred(near, own, {focal[1]})
+    kept = own if care is None else await care.within(pool, own)
+    found = await _with_referred(near, kept, {focal[1]})
+    return {named: key for named, key in found.items() if named in kept or named not in own}  # nor by a reference to it
 
 
 async def _of_study(near: Neighbours, focal: Named) -> Found:

@@ -119,11 +119,43 @@ async def test_it_can_be_narrowed(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "name"), [("start=2024", "start"), ("_type=Nonsense", "_type"), ("_type=AuditEvent", "_type"), ("_count=0", "_count")]
+    ("query", "name"), [("_type=Nonsense", "_type"), ("_type=AuditEvent", "_type"), ("_count=0", "_count")]
 )
 async def test_what_it_cannot_mean_is_refused(site: Site, query: str, name: str) -> None:
     for url in (await of_patient(site), OF_STUDY):
         assert says(await site.get(f"{url}?{query}", "fhir:read"), 400)["expression"] == [f"http.{name}"]
+
+
+async def test_everything_of_a_patient_may_be_of_a_time_of_care(site: Site) -> None:
+    url = await of_patient(site)
+    patient = url.split("/fhir/")[1].removesuffix("/$everything")
+    written = {
+        "Condition/over": {"onsetDateTime": "2019-05", "abatementDateTime": "2020-02-03"},
+        "Condition/ongoing": {"onsetDateTime": "2019-05"},
+        "Condition/later": {"onsetDateTime": "2025-01-01"},
+        "Condition/undated": {},
+        "Encounter/stay": {"status": "completed", "actualPeriod": {"start": "2020-01-30", "end": "2020-03-01"}},
+    }
+    headers = {**await site.headers("fhir:write", "fhir:read"), "Content-Type": "application/fhir+json"}
+    for path, more in written.items():
+        kind, _, resource_id = path.partition("/")
+        status = {"clinicalStatus": {"text": "active"}} if kind == "Condition" else {}
+        body = {"resourceType": kind, "id": resource_id, **status, "subject": {"reference": patient}, **more}
+        assert (await site.client.put(f"/fhir/{path}", json=body, headers=headers)).status_code == 201
+    in_range = {
+        "start=2020-02&end=2020-02": {"Condition/over", "Condition/ongoing", "Condition/undated", "Encounter/stay"},
+        "start=2020-02-04": {"Condition/ongoing", "Condition/later", "Condition/undated", "Encounter/stay"},
+        "end=2019-06-01": {"Condition/over", "Condition/ongoing", "Condition/undated"},
+        "start=2024-06-01&end=2026": {"Condition/ongoing", "Condition/later", "Condition/undated"},
+    }
+    for query, wanted in in_range.items():
+        found = await all_pages(site, f"{url}?{query}&_count=2")
+        named = {f"{one['resourceType']}/{one['id']}" for one in found}
+        assert named & written.keys() == wanted, query
+        assert patient in named  # it is of no time
+        assert ("ImagingStudy" in kinds(found)) == ("start=2020-02-04" in query), query  # of 2024-01-31
+    for path in (f"{OF_STUDY}?start=2020", f"{url}?start=2024-02&end=2024-01", f"{url}?start=lately"):
+        assert says(await site.get(path, "fhir:read"), 400)["expression"] == ["http.start"]
 
 
 async def test_accesses_are_in_it_for_those_who_may_read_them(site: Site) -> None:
