@@ -20,6 +20,7 @@ import server.fhir.transactions
 import server.fhir.writes
 import server.health
 import server.metrics
+import server.openapi.router
 import server.reviews
 import server.subjects
 from eventlog.errors import LogUnavailable
@@ -39,7 +40,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     audit = (server.audit.inquiries, server.audit.proofs)
     fhir = (server.fhir.router, server.fhir.transactions, server.fhir.writes)
-    for part in (*fhir, server.dicomweb.router, *audit, server.reviews, server.subjects, server.health, server.metrics):
+    for part in (*fhir, server.dicomweb.router, *audit, server.reviews, server.subjects, server.health, server.metrics, server.openapi.router):
         app.include_router(part.router)
     if services.recorder is not None:
         app.add_middleware(server.audit.reads.Reads, recorder=services.recorder)

@@ -36,7 +36,7 @@ SESSIONS = 10_000
 _OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")
 _QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})
-_NO_ACCESSES = re.compile(r"/fhir/metadata|/fhir/\$export/[^/]*|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
+_NO_ACCESSES = re.compile(r"/fhir/metadata|/fhir/\$export/[^/]*|/openapi\.json|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
 """What tells nothing of anybody: capabilities, how far an export is, counts, the digests of the log's tree. Every other GET is an access."""
 _DEPTH_OF_INSTANCE_OPERATION = 4
 """Slashes of /fhir/{type}/{id}/$validate; without an id nothing that is here is looked at."""

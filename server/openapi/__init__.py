@@ -1,0 +1,1 @@
+"""The OpenAPI document of everything that is served over HTTP."""
