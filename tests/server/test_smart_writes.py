@@ -31,6 +31,9 @@ class Made:
         self.standing: dict[str, Json] = {
             one.id: one.body for one in there.standing.values() if one.type == "Observation" and one.body is not None and one.id in IDS
         }
+        of = {f"Patient/{one}": nth for nth, one in enumerate(patients)}
+        written = [one for one in there.versions if one.type == "Observation" and one.body is not None and one.id in IDS]
+        self.subjects = {one.id: of.get((one.body or {}).get("subject", {}).get("reference"), 2) for one in written}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -63,7 +66,7 @@ class Rules:
     def shows(self, letter: str, body: Json) -> bool:
         return self._world.shows(self._grant, self._patient, letter, body)
 
-    def status(self, method: str, before: Json | None, after: Json | None) -> int:
+    def status(self, method: str, before: Json | None, after: Json | None, *, was_there: bool) -> int:
         letter = {"POST": "c", "DELETE": "d"}.get(method, "u")
         if not self.may(letter):
             return 403
@@ -75,7 +78,7 @@ class Rules:
         if method == "DELETE":
             return 204
         if before is None and method == "PATCH":
-            return 404
+            return 410 if was_there else 404
         if before is None and not self.may("c"):
             return 403
         assert after is not None
@@ -96,10 +99,10 @@ async def test_a_write_stays_within_the_scopes(made: Made, grant: list[Scope], w
             after = None if before is None else {**before, "status": status}
         else:
             body = after = None if method == "DELETE" else observation(resource_id, of, status, 0, number)
-        if method == "PUT" and before is not None and before.get("subject") != (after or {}).get("subject"):
-            continue  # a resource is of one patient for ever
+        if method == "PUT" and made.subjects.get(resource_id, subject) != subject:
+            continue  # a resource is of one patient for ever, deleted or not
         path = "Observation" if method == "POST" else f"Observation/{resource_id}"
-        expected = rules.status(method, before, after)
+        expected = rules.status(method, before, after, was_there=resource_id in made.subjects)
         answer = await _send(made.site, headers, way, method, path, body)
         assert answer[0] == expected, (method, path, before, after, answer)
         if way != "transaction" and expected < 300 and method != "DELETE":
@@ -110,6 +113,7 @@ async def test_a_write_stays_within_the_scopes(made: Made, grant: list[Scope], w
                 made.standing.pop(resource_id, None)
             else:
                 made.standing[resource_id] = after
+                made.subjects.setdefault(resource_id, subject)
         elif method != "POST":
             stands = await made.site.client.get(f"/fhir/{path}", headers=await made.site.headers("fhir:read"))
             assert (stands.status_code == 200) == (before is not None)
