@@ -75,6 +75,10 @@ class SubjectIsErased(DomainError):
     """Raised when something comes, or is asked, of a subject that was erased."""
 
 
+class SubjectHasImages(DomainError):
+    """Raised when the Patient of somebody is to be deleted whose images are here."""
+
+
 class SubjectOnHold(DomainError):
     """Raised when a subject is to be erased while a legal hold stands."""
 

@@ -38,7 +38,8 @@ def subject_stream(subject_id: str) -> StreamName:
 
 
 def record_stream(resource_type: str, resource_id: str) -> StreamName:
-    return StreamName(f"record-{resource_type}-{resource_id}")
+    """A Patient's is the subject's: what images and what clients say of a person is one history."""
+    return subject_stream(resource_id) if resource_type == "Patient" else StreamName(f"record-{resource_type}-{resource_id}")
 
 
 INTAKE_STREAM = StreamName("intake")

@@ -7,9 +7,11 @@ legal hold refuses each of these steps, until it is lifted; what has begun to be
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
+from domain.clinical_record import ClinicalRecordDeleted, ClinicalRecordWritten
 from domain.errors import (
     ErasureNotRequested,
     ErasureUnderway,
@@ -25,12 +27,16 @@ from domain.principal import Principal, PrincipalKind
 
 
 class Demographics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a data set says of the person (PS3.3 C.7.1.1), as DICOM text: PN in UTF-8, DA as YYYYMMDD."""
+    """What a data set says of the person (PS3.3 C.7.1.1), as DICOM text: PN in UTF-8, DA as YYYYMMDD.
+
+    ``patient_id_system``: the FHIR system that stood for the issuer at this site when the data set came; empty for none.
+    """
 
     patient_id: str = ""
     issuer_of_patient_id: str = ""
     patient_name: str = ""
     birth_date: str = ""
+    patient_id_system: str = ""
 
 
 SEXES = frozenset({"M", "F", "O"})
@@ -65,6 +71,25 @@ class SubjectDemographicsChanged(Event, frozen=True, kw_only=True):
     subject_id: str
     sex: str = ""
     demographics: Identifying[Demographics] = Demographics()
+
+
+@event
+class SubjectJoined(Event, frozen=True, kw_only=True):
+    """Who has the number that this subject's id stands for is another subject: a client wrote it into that one's Patient.
+
+    What comes under the number belongs to the other from here on; nothing had come before.
+    """
+
+    subject_id: str
+    into_subject_id: str
+
+
+@event
+class SubjectParted(Event, frozen=True, kw_only=True):
+    """The Patient has the number no more. What came under it stays where it is; what comes later is of this subject."""
+
+    subject_id: str
+    from_subject_id: str
 
 
 @event
@@ -144,12 +169,28 @@ class Erasure(StrEnum):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """``registered``: images were seen. ``patient_version`` counts all that was said of the person, there and by clients."""
+
     registered: bool = False
+    patient_version: int = 0
+    resource: dict[str, Any] | None = None
+    """The Patient as a client wrote it."""
+    joined_into: str = ""
     sex: str = ""
     seen: frozenset[tuple[str, Demographics]] = frozenset()
     holds: frozenset[str] = frozenset()
     erasure: Erasure = Erasure.NONE
     request: ErasureRequested | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """There is, or was, a Patient."""
+        return self.patient_version > 0
+
+    @property
+    def is_there(self) -> bool:
+        """There is a Patient."""
+        return self.registered or self.resource is not None
 
     @property
     def is_going(self) -> bool:
@@ -162,7 +203,15 @@ def evolve(state: Subject, happened: Event) -> Subject:
     match happened:
         case SubjectRegistered() | SubjectDemographicsChanged():
             seen = state.seen | {(happened.sex, happened.demographics)}
-            return replace(state, registered=True, sex=happened.sex, seen=seen)
+            return replace(state, registered=True, sex=happened.sex, seen=seen, patient_version=state.patient_version + 1)
+        case ClinicalRecordWritten():
+            return replace(state, resource=happened.resource, patient_version=happened.record_version)
+        case ClinicalRecordDeleted():
+            return replace(state, resource=None, patient_version=happened.record_version)
+        case SubjectJoined():
+            return replace(state, joined_into=happened.into_subject_id)
+        case SubjectParted():
+            return replace(state, joined_into="")
         case LegalHoldPlaced():
             return replace(state, holds=state.holds | {happened.hold_id})
         case LegalHoldLifted():
@@ -176,7 +225,7 @@ def evolve(state: Subject, happened: Event) -> Subject:
         case ErasureStarted():
             return replace(state, erasure=Erasure.STARTED)
         case SubjectErased():
-            return replace(state, erasure=Erasure.ERASED, seen=frozenset())
+            return replace(state, erasure=Erasure.ERASED, seen=frozenset(), resource=None)
     return state
 
 
@@ -278,7 +327,7 @@ def finish_erasure(state: Subject, erased: SubjectErased) -> list[Event]:
 
 
 def _known(state: Subject, subject_id: str) -> None:
-    if not state.registered:
+    if not state.is_known:
         raise SubjectUnknown(f"there is no subject {subject_id}: `anamnesis subject find` gives the id of a person")
 
 

@@ -202,6 +202,14 @@ class EventLog:
             f"SELECT {_COLUMNS} FROM event WHERE stream = $1 AND version > $2 ORDER BY version", stream, after_version
         )
 
+    async def read_streams(self, streams: Sequence[str]) -> list[RecordedEvent]:
+        """All events of these streams, those of each in order."""
+        return await self._fetch(
+            f"SELECT e.* FROM unnest($1::text[]) AS s (stream) CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM event WHERE stream = s.stream"
+            " ORDER BY version OFFSET 0) e",
+            streams,
+        )
+
     async def read_last(self, streams: Sequence[str]) -> list[RecordedEvent]:
         """The last event of each of these streams that has one."""
         return await self._fetch(

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -85,12 +85,22 @@ class _Group:
 class Intake:
     """Lives on one event loop; ``submit`` may be called from any thread."""
 
-    def __init__(self, log: EventLog, store: Store, spool: Spool, rejects: Rejects, *, linger_s: float = 0.5) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        store: Store,
+        spool: Spool,
+        rejects: Rejects,
+        *,
+        linger_s: float = 0.5,
+        patient_id_systems: Mapping[str, str] | None = None,
+    ) -> None:
         self._log = log
         self._store = store
         self._spool = spool
         self._rejects = rejects
         self._linger_s = linger_s
+        self._patient_id_systems = patient_id_systems or {}
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(2, "intake")
         self._groups: dict[tuple[str, str, str, Principal], _Group] = {}
@@ -274,7 +284,10 @@ class Intake:
     def _forget(self, key: tuple[str, str, str, Principal]) -> None:
         self._studies.forget(study_stream(key[0]))
         self._series.forget(series_stream(key[1]))
+        joined, _ = self._subjects.cached(subject_stream(key[2]))
         self._subjects.forget(subject_stream(key[2]))
+        if joined is not None and joined.joined_into:
+            self._subjects.forget(subject_stream(joined.joined_into))
 
     async def _append(self, key: tuple[str, str, str, Principal], items: Sequence[_Item]) -> None:
         study_uid, series_uid, subject_id, principal = key
@@ -297,10 +310,14 @@ class Intake:
             return events
 
         person = headers[-1].elements
+        joined, joined_version = await self._subjects.get(self._log, subject_stream(subject_id))
+        if joined.joined_into:  # a client wrote this number into the Patient of another subject
+            unchanged.append(StreamAppend(stream=subject_stream(subject_id), events=[], expected_version=joined_version))
+            subject_id = joined.joined_into
         await decide(
             self._subjects,
             subject_stream(subject_id),
-            lambda state: subject.observe_subject(state, subject_id, _text(person, "00100040"), _demographics(person)),
+            lambda state: subject.observe_subject(state, subject_id, _text(person, "00100040"), _demographics(person, self._patient_id_systems)),
         )
         await decide(self._studies, study_stream(study_uid), lambda state: study.register_study(state, study_uid, subject_id))
         command = StoreInstances(
@@ -488,7 +505,7 @@ def _received(item: _Item) -> Received:
     return Received(instance=instance, header=header.elements)
 
 
-def _demographics(elements: dict[str, Any]) -> Demographics:
+def _demographics(elements: dict[str, Any], systems: Mapping[str, str]) -> Demographics:
     name = (elements.get("00100010", {}).get("Value") or [None])[0] or {}
     groups = [name.get(part, "") for part in ("Alphabetic", "Ideographic", "Phonetic")] if isinstance(name, dict) else [str(name)]
     return Demographics(
@@ -496,6 +513,7 @@ def _demographics(elements: dict[str, Any]) -> Demographics:
         issuer_of_patient_id=_text(elements, "00100021"),
         patient_name="=".join(groups).rstrip("="),
         birth_date=_text(elements, "00100030"),
+        patient_id_system=systems.get(_text(elements, "00100021"), "") if _text(elements, "00100020") else "",
     )
 
 

@@ -75,8 +75,13 @@ def subject_of_file(vault: Vault, path: Path) -> SubjectId | None:
 
 async def is_going(log: EventLog, subject_id: str) -> bool:
     """Whether this subject is erased, or about to be: nothing of it may be written to the disk any more."""
+    return (await load_subject(log, subject_id))[0].is_going
+
+
+async def load_subject(log: EventLog, subject_id: str) -> tuple[Subject, SubjectId]:
+    """The subject, and its id: another's where a client wrote its number into that one's Patient."""
     state, _ = await load(log, subject_stream(subject_id), Subject(), subject.evolve)
-    return state.is_going
+    return await load_subject(log, state.joined_into) if state.joined_into else (state, SubjectId(subject_id))
 
 
 async def _keep(log: EventLog, rejects: Rejects, path: Path, *, reason: str, detail: str, door: str) -> RejectedFile:

@@ -85,7 +85,14 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
         searches = await stack.enter_async_context(await log.reading_pool(plan_cache_mode="force_custom_plan"))
         spool, store = Spool(settings.spool_dir), Store(settings.store_url)
         rejects = Rejects(settings.rejects_dir)
-        intake = Intake(log, store, spool, rejects, linger_s=settings.intake_linger_s)
+        intake = Intake(
+            log,
+            store,
+            spool,
+            rejects,
+            linger_s=settings.intake_linger_s,
+            patient_id_systems=settings.patient_id_systems,
+        )
         stack.push_async_callback(intake.close)
         oidc = None
         if settings.oidc_issuer is not None:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from archive.settings import ArchiveSettings
@@ -42,7 +42,18 @@ class ServerSettings(LogSettings, ArchiveSettings):
     )
     fhir_exports: int = Field(4, description="Bulk Data exports that are made at the same time; more are refused (429)", ge=1)
     fhir_export_keep_hours: float = Field(24.0, description="How long the files of a finished export are kept (hours)", gt=0)
+    patient_id_systems: dict[str, str] = Field(
+        {},
+        description="Issuer of Patient ID in DICOM → system of the same numbers in FHIR (JSON object; an empty issuer: where images name none)",
+    )
     intake_linger_s: float = Field(0.5, description="How long instances of a series are gathered for one event while an association lasts", ge=0, le=10)
+
+    @field_validator("patient_id_systems")
+    @classmethod
+    def _one_system_an_issuer(cls, systems: dict[str, str]) -> dict[str, str]:
+        if len(set(systems.values())) < len(systems) or not all(systems.values()):
+            raise ValueError("each issuer has a system of its own")
+        return {issuer.strip(): system for issuer, system in systems.items()}
 
     def refuse_unsafe(self) -> None:
         """Raises SettingRefused where data would travel in the clear beyond this machine, or anybody could store."""

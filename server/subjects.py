@@ -107,7 +107,7 @@ async def status_of(log: EventLog, subject_id: SubjectId) -> ErasureStatus:
                 found = replace(found, files=event.files, bytes=event.bytes, **counts)
             case subject.ErasureWithdrawn():
                 found = ErasureStatus(subject_id=subject_id, erasure=state.erasure.value)
-    if not state.registered:
+    if not state.is_known:
         raise SubjectUnknown(f"there is no subject {subject_id}: `anamnesis subject find` gives the id of a person")
     row = await log.pool.fetchrow("SELECT destroyed_at, purged_at, undone FROM subject_key WHERE subject_id = $1", subject_id)
     if row is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import uuid
 from collections.abc import AsyncIterator
@@ -146,6 +147,17 @@ def slice_of(study: str, number: int, *, series_number: int = 1, name: str = PLA
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
+
+
+async def erase(site: Site, subject_id: str) -> None:
+    """Asked for by one person, confirmed by another, carried out by the server."""
+    one, other = await site.headers("subjects:erase"), await site.headers("subjects:erase", "metrics:read")
+    asked = await site.client.post(f"/subjects/{subject_id}/erasure", json={"legal_basis": "gdpr-17-1-b"}, headers=one)
+    assert asked.status_code < 300, asked.text
+    confirmed = await site.client.post(f"/subjects/{subject_id}/erasure/confirmation", headers=other)
+    assert confirmed.status_code == 202, confirmed.text
+    while "purged_at" not in (await site.client.get(f"/subjects/{subject_id}/erasure", headers=one)).json():
+        await asyncio.sleep(0.1)
 
 
 @asynccontextmanager

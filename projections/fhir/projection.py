@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import asyncpg
-import msgspec
 
 from domain.access import AccessesRecorded
 from domain.clinical_record import ClinicalRecordDeleted, ClinicalRecordWritten
@@ -25,9 +24,10 @@ from domain.signature import EventSigned
 from domain.study import StudyRegistered, StudySubjectDisputed
 from domain.subject import SubjectDemographicsChanged, SubjectErased, SubjectRegistered
 from eventlog.envelope import RecordedEvent, instant
-from projections.fhir import clinical, erasure, findings, study, subject
+from projections.fhir import clinical, erasure, findings, study
 from projections.fhir.audit_event import audit_events
 from projections.fhir.definitions import resource_types
+from projections.fhir.person import Person, evolve, is_of_person, latest, patient, pseudonym, row_of
 from projections.fhir.provenance import provenance, signed_provenance
 from projections.fhir.tables import STATEMENTS
 from projections.fhir.versions import Key, Versions
@@ -87,13 +87,14 @@ class FhirProjection:
     async def _write(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
         versions = Versions(connection)
         await versions.fetch(key for recorded in batch for key in _touched(recorded))
+        of_persons = [recorded.event for recorded in batch if is_of_person(recorded.event)]
+        persons = await latest((getattr(event, "subject_id", "") for event in of_persons), connection)
         for recorded in batch:
-            await _apply(recorded, versions)
+            await _apply(recorded, versions, persons)
         await versions.write()
-        await _write_identities(batch, connection)
 
 
-async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
+async def _apply(recorded: RecordedEvent, versions: Versions, persons: dict[str, Person]) -> None:
     event = recorded.event
     subject_id = getattr(event, "subject_id", None)
     targets: list[Json] = []
@@ -110,10 +111,10 @@ async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
                 versions.put_numbered(one, 1, recorded)
             return
         case ClinicalRecordWritten() | ClinicalRecordDeleted():
-            await _record(event, recorded, versions)
+            await _record(event, recorded, versions, persons)
             return
         case SubjectRegistered() | SubjectDemographicsChanged():
-            await put(subject.patient(event))
+            targets.append(_person(event.subject_id, recorded, versions, persons))
         case StudyRegistered():
             await put(study.registered_study(event))
         case InstancesStored():
@@ -140,8 +141,26 @@ async def _apply(recorded: RecordedEvent, versions: Versions) -> None:
     await versions.put(provenance(recorded, targets, sources, subject_id), recorded)
 
 
-async def _record(event: ClinicalRecordWritten | ClinicalRecordDeleted, recorded: RecordedEvent, versions: Versions) -> None:
-    if isinstance(event, ClinicalRecordWritten):
+def _person(subject_id: str, recorded: RecordedEvent, versions: Versions, persons: dict[str, Person]) -> Json:
+    """The next version of a Patient: what everybody sees of it, and beside it what those see who may; gives the reference to it."""
+    person = persons[subject_id] = evolve(persons.get(subject_id, Person()), recorded.event)
+    versions.add_row("patient_identity", row_of(person, subject_id, recorded.position))
+    if person.imaged is None and person.written is None:
+        versions.put_end(("Patient", subject_id), person.version, recorded)
+    else:
+        meta = {"versionId": str(person.version), "lastUpdated": instant(recorded.recorded_at)}
+        whole = patient(person, subject_id, meta)
+        versions.put_numbered(pseudonym(person, subject_id, meta), person.version, recorded, found_by=whole)
+    return reference("Patient", subject_id, person.version)
+
+
+async def _record(
+    event: ClinicalRecordWritten | ClinicalRecordDeleted, recorded: RecordedEvent, versions: Versions, persons: dict[str, Person]
+) -> None:
+    target: Json | None
+    if is_of_person(event):
+        target = _person(event.resource_id, recorded, versions, persons)
+    elif isinstance(event, ClinicalRecordWritten):
         target = await clinical.write(event, recorded, versions)
     else:
         target = clinical.delete(event, recorded, versions)
@@ -187,8 +206,6 @@ def _touched(recorded: RecordedEvent) -> list[Key]:
     """What an event reads or changes, as far as it can be told beforehand."""
     event = recorded.event
     match event:
-        case SubjectRegistered() | SubjectDemographicsChanged():
-            return [("Patient", event.subject_id)]
         case StudyRegistered():
             return [("ImagingStudy", study_id(event.study_uid))]
         case InstancesStored():
@@ -211,17 +228,3 @@ def _touched(recorded: RecordedEvent) -> list[Key]:
         case EventSigned():
             return [("Provenance", event.signed_event_id)]
     return []
-
-
-async def _write_identities(batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
-    rows = [
-        (
-            recorded.event.subject_id,
-            recorded.position,
-            *(text.replace("\0", "") for text in msgspec.structs.astuple(recorded.event.demographics)),
-        )
-        for recorded in batch
-        if isinstance(recorded.event, SubjectRegistered | SubjectDemographicsChanged)
-    ]
-    if rows:
-        await connection.copy_records_to_table("patient_identity", records=rows)

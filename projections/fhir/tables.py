@@ -123,12 +123,11 @@ STATEMENTS = (
     "CREATE INDEX quantity_key ON quantity (key, source)",
     """
     CREATE TABLE patient_identity (
-        subject_id    text   COLLATE "C" NOT NULL,
-        position      bigint NOT NULL,
-        patient_id    text   COLLATE "C" NOT NULL,
-        issuer        text   COLLATE "C" NOT NULL,
-        patient_name  text   COLLATE "C" NOT NULL,
-        birth_date    text   COLLATE "C" NOT NULL,
+        subject_id text    COLLATE "C" NOT NULL,
+        position   bigint  NOT NULL,
+        version    integer NOT NULL,
+        imaged     text    COLLATE "C" NOT NULL,
+        written    text    COLLATE "C" NOT NULL,
         PRIMARY KEY (subject_id, position)
     )
     """,

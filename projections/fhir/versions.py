@@ -46,6 +46,8 @@ class _Version(msgspec.Struct):
     position_to: int | None
     last_updated: object
     is_new: bool
+    found_by: Json | None = None
+    """What is searched in, where the body is only a part of it."""
 
 
 class Versions:
@@ -99,9 +101,13 @@ class Versions:
         self._made.append((key, made))
         return number
 
-    def put_numbered(self, body: Json, number: int, recorded: RecordedEvent) -> None:
-        """Makes the version of this number, which the event itself tells: nothing has to be read. ``body`` has its meta."""
+    def put_numbered(self, body: Json, number: int, recorded: RecordedEvent, found_by: Json | None = None) -> None:
+        """Makes the version of this number, which the event itself tells: nothing has to be read. ``body`` has its meta.
+
+        ``found_by`` is what a search looks in, where it is more than everybody may see.
+        """
         self._put_numbered((body["resourceType"], body["id"]), number, body, recorded)
+        self._made[-1][1].found_by = found_by
 
     def put_end(self, key: Key, number: int, recorded: RecordedEvent) -> None:
         """Makes the version that says that the resource was deleted. It holds at no position, so that no search has to leave it out."""
@@ -147,7 +153,7 @@ class Versions:
                 if nth % VERSIONS_BETWEEN == 0:
                     await asyncio.sleep(0)
                 if made.body is not _DELETED:
-                    add_rows(made.body, key, found)
+                    add_rows(made.found_by or made.body, key, found)
         finally:
             await copying
         for table, of_table in found.items():

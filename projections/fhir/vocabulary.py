@@ -33,6 +33,7 @@ POSITION_SYSTEM = "urn:anamnesis:log:position"
 EVENT_SYSTEM = "urn:anamnesis:log:event"
 REJECT_SYSTEM = "urn:anamnesis:reject"
 LOG_ENTRY_EXTENSION = f"{GUIDE}:StructureDefinition:log-entry"
+DIFFERS_EXTENSION = f"{GUIDE}:StructureDefinition:differs-in-images"
 COMPONENT_SYSTEM = f"{GUIDE}:CodeSystem:finding-component"
 INDEXING_SYSTEM = f"{GUIDE}:CodeSystem:indexing-outcome"
 

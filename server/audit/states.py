@@ -31,7 +31,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
         SIGNATURES,
     ),
     "study-": (Part("study", study.Study(), study.evolve), SIGNATURES),
-    "subject-": (Part("subject", subject.Subject(), subject.evolve, frozenset({"seen"})), SIGNATURES),
+    "subject-": (Part("subject", subject.Subject(), subject.evolve, frozenset({"seen", "resource"})), SIGNATURES),
     "record-": (
         Part("record", clinical_record.ClinicalRecord(), clinical_record.evolve, frozenset({"resource"})),
         SIGNATURES,

@@ -101,7 +101,14 @@ async def _ingest(settings: ServerSettings, paths: list[Path], progress: Progres
     log = await EventLog.open(settings)
     try:
         spool, store, rejects = Spool(settings.spool_dir), Store(settings.store_url), Rejects(settings.rejects_dir)
-        intake = Intake(log, store, spool, rejects, linger_s=settings.intake_linger_s)
+        intake = Intake(
+            log,
+            store,
+            spool,
+            rejects,
+            linger_s=settings.intake_linger_s,
+            patient_id_systems=settings.patient_id_systems,
+        )
         try:
             return await ingest_files(paths, log=log, spool=spool, rejects=rejects, intake=intake, progress=progress)
         finally:

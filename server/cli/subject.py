@@ -54,9 +54,10 @@ def find(as_json: AsJson = False) -> None:
         raise SettingRefused("a Patient ID is needed: a study without one is a subject of its own, which FHIR names")
 
     async def work(log: EventLog) -> SubjectId:
+        from server.refusal import load_subject
         from server.subjects import status_of
 
-        subject_id = log.vault.subject_id(patient_id, issuer, otherwise="")
+        _, subject_id = await load_subject(log, log.vault.subject_id(patient_id, issuer, otherwise=""))
         await status_of(log, subject_id)  # raises SubjectUnknown
         await record_read(log, Action.SEARCH, "subject find", subjects=[subject_id])
         return subject_id

@@ -131,7 +131,7 @@ class Eraser:
             self._heard("rejects")
             holdings = await find_holdings(self._log, subject_id)
             names = await identities(self._log, holdings)
-            await asyncio.to_thread(remove_rejects, self._rejects, self._store, self._log.vault, subject_id, names)
+            await asyncio.to_thread(remove_rejects, self._rejects, self._store, self._log.vault, holdings.known_as, names)
             self._heard("key")
             async with self._log.pool.acquire() as connection:
                 await self._log.vault.destroy(subject_id, connection)
@@ -212,11 +212,11 @@ class Eraser:
         fetched = Path(settings.data_dir) / "fetched"
         deadline = time.monotonic() + SPOOL_PATIENCE_S
         # The spool first: a living process puts what it has received into the store before it refuses it.
-        while await asyncio.to_thread(sweep_spool, self._spool, self._store, vault, holdings.subject_id):
+        while await asyncio.to_thread(sweep_spool, self._spool, self._store, vault, holdings.known_as):
             if time.monotonic() > deadline:
                 raise ErasureWaits("instances of the subject wait in the spool of a process that does not decide on them")
             await asyncio.sleep(0.3)
-        await asyncio.to_thread(remove_rejects, self._rejects, self._store, vault, holdings.subject_id, [])
+        await asyncio.to_thread(remove_rejects, self._rejects, self._store, vault, holdings.known_as, [])
         await asyncio.to_thread(remove_objects, self._store, holdings.files, fetched)
 
     async def _scrub(self) -> list[str]:

@@ -6,9 +6,11 @@ Read models may be behind or rebuilt; so the log itself is searched for the subj
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
+from domain.clinical_record import ClinicalRecordWritten
 from domain.event import Event
 from domain.ids import SubjectId, derived_id, series_stream, study_stream, subject_stream
 from domain.series import DicomJson, InstanceConflicted, InstancesStored, SeriesErased
@@ -26,9 +28,10 @@ _ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "euc_jp
 
 
 class Holdings(msgspec.Struct, kw_only=True):
-    """``files``: digest → bytes. ``of_others``: what is to be said again of the same series, since it goes with them."""
+    """``known_as``: its id, and those of numbers that were joined into it. ``files``: digest → bytes. ``of_others``: what is to be said again of the same series, since it goes with them."""
 
     subject_id: SubjectId
+    known_as: list[SubjectId]
     study_versions: dict[str, int]
     series_versions: dict[str, int]
     study_of: dict[str, str]
@@ -47,7 +50,11 @@ class Holdings(msgspec.Struct, kw_only=True):
 
 async def find_holdings(log: EventLog, subject_id: SubjectId) -> Holdings:
     """Everything, before its erasure or after it."""
-    found = Holdings(subject_id=subject_id, study_versions={}, series_versions={}, study_of={}, files={}, of_others=[])
+    joined = await _streams(log, f'"into_subject_id":"{subject_id}"', "subject-%")
+    known_as = [subject_id, *(SubjectId(stream.removeprefix("subject-")) for stream in joined)]
+    found = Holdings(
+        subject_id=subject_id, known_as=known_as, study_versions={}, series_versions={}, study_of={}, files={}, of_others=[]
+    )
     series = await _streams(log, f'subject_id":"{subject_id}"', "series-%")
     studies = set(await _streams(log, f'subject_id":"{subject_id}"', "study-%"))
     for stream in series:
@@ -72,6 +79,8 @@ async def identities(log: EventLog, holdings: Holdings) -> list[bytes]:
         if isinstance(one.event, SubjectRegistered | SubjectDemographicsChanged):
             person = one.event.demographics
             texts.update((person.patient_id, *person.patient_name.split("=")))
+        elif isinstance(one.event, ClinicalRecordWritten):
+            texts.update(_texts_of_patient(one.event.resource))
     for uid in holdings.series_versions:
         for one in await log.read_stream(series_stream(uid)):
             if isinstance(one.event, InstancesStored) and one.event.subject_id == holdings.subject_id:
@@ -169,6 +178,15 @@ def _texts(header: DicomJson) -> Iterator[str]:
     for tag in _NAMES:
         for value in header.get(tag, {}).get("Value") or ():
             yield from (str(group) for group in value.values()) if isinstance(value, dict) else (str(value or ""),)
+
+
+def _texts_of_patient(resource: dict[str, Any]) -> Iterator[str]:
+    """Its numbers, and its names as DICOM writes them (family, given)."""
+    for identifier in resource.get("identifier", ()):
+        yield identifier.get("value", "")
+    for name in resource.get("name", ()):
+        if name.get("family") and name.get("given"):
+            yield f"{name['family']}^{name['given'][0]}"
 
 
 def _encoded(text: str) -> Iterator[bytes]:

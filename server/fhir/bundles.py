@@ -14,7 +14,7 @@ from server.as_of import HEADER, PARAMETER
 from server.auth.principals import Authenticated
 from server.fhir.access import Access
 from server.fhir.as_of import Given, single
-from server.fhir.identities import with_identities
+from server.fhir.identities import shown_to
 from server.fhir.outcome import FHIR_JSON, FhirError
 from server.fhir.pages import Page, open_page, seal_page
 from server.fhir.representation import Representation
@@ -73,13 +73,6 @@ async def shown_bodies(
 ) -> list[str]:
     """What is answered of versions (``body``, ``position_to``) of these types; a Patient, for those who may see it, with what was
     known of the person at the position, but no later than the version held."""
-    bodies: list[str] = [row["body"] for row in rows]
-    if not reader.may("identities:read"):
-        return bodies
-    patients = [nth for nth, kind in enumerate(types) if kind == "Patient" and bodies[nth]]
-    if patients:
-        ends = [position if rows[n]["position_to"] is None else min(position, rows[n]["position_to"] - 1) for n in patients]
-        named = await with_identities(services.pool, [bodies[n] for n in patients], ends)
-        for nth, body in zip(patients, named, strict=True):
-            bodies[nth] = body
-    return bodies
+    ends = [position if row["position_to"] is None else min(position, row["position_to"] - 1) for row in rows]
+    versions = [(kind, row["body"], end) for kind, row, end in zip(types, rows, ends, strict=True)]
+    return await shown_to(services.pool, reader, versions)

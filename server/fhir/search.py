@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from server.auth.principals import Authenticated
 from server.fhir.access import Access
 from server.fhir.as_of import Given
 from server.fhir.conditions import Condition
+from server.fhir.identities import check_search
 from server.fhir.includes import Include, includes
 from server.fhir.parameters import parse
 from server.fhir.query import Statement
@@ -26,6 +28,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     conditions: list[Condition]
     sort: list[SortKey]
     includes: list[Include]
+    given: Given
 
     @classmethod
     def parsed(cls, resource_type: str, given: Given, *, lenient: bool) -> tuple[Search, list[str]]:
@@ -33,7 +36,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
         conditions, ignored = parse(resource_type, given, lenient=lenient)
         sort, unsorted = sort_keys(resource_type, given, lenient=lenient)
         beside, left_out = includes(resource_type, given, lenient=lenient)
-        made = cls(resource_type=resource_type, conditions=conditions, sort=sort, includes=beside)
+        made = cls(resource_type=resource_type, conditions=conditions, sort=sort, includes=beside, given=given)
         return made, [*ignored, *unsorted, *left_out]
 
     def within(self, access: Access) -> Search:
@@ -46,6 +49,10 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
             elif one.target_type:
                 access.require("r", one.target_type)
         return msgspec.structs.replace(self, conditions=conditions_within(access, self.resource_type, self.conditions))
+
+    def check(self, reader: Authenticated) -> None:
+        """Who sees pseudonyms alone learns no name by a search for it. Raises ScopeMissing."""
+        check_search(reader, self.resource_type, self.given)
 
     def statement(self, position: int) -> Statement:
         return Statement(self.resource_type, self.conditions, position, self.sort)

@@ -81,6 +81,7 @@ async def answer_search(
     searches, ignored = _parsed(types, asked if path else [one for one in asked if one[0] != TYPE_PARAMETER], lenient=lenient)
     searches = [one.within(access) for one in searches]
     for wanted in searches:
+        wanted.check(reader)
         wanted.conditions.extend(within)
     shown = Representation.asked([(name, value) for name, value in asked if name in PARAMETERS])
     shown.check(types)

@@ -26,6 +26,7 @@ from server.as_of import HEADER
 from server.auth.principals import Authenticated, requires
 from server.errors import ScopeMissing
 from server.fhir.access import INTERACTIONS
+from server.fhir.identities import shown_to
 from server.fhir.outcome import FHIR_JSON, FhirError, issue
 from server.fhir.preferences import preferences
 from server.fhir.route import base_url
@@ -45,7 +46,7 @@ AT_ONCE = 8
 router = APIRouter(prefix="/fhir", route_class=WriteRoute, tags=["FHIR"])
 
 _WRITTEN = f"""
-SELECT r.type, r.id, r.version, r.last_updated, CASE WHEN $4 THEN r.body ELSE '' END AS body
+SELECT r.type, r.id, r.version, r.last_updated, r.position_from, CASE WHEN $4 THEN r.body ELSE '' END AS body
 FROM unnest($1::text[], $2::text[], $3::int[]) AS k (type, id, version)
 CROSS JOIN LATERAL (SELECT * FROM {SCHEMA}.resource WHERE type = k.type AND id = k.id AND version = k.version) r
 """
@@ -93,15 +94,16 @@ async def _shown(request: Request, services: Services, writer: Authenticated, do
     returns = preferences(request).returns
     wanted = [(one.resource_type, one.resource_id, one.version) for one in done.written]
     rows = await services.pool.fetch(_WRITTEN, *map(list, zip(*wanted, strict=True)), returns == "representation")
-    found = {(row["type"], row["id"], row["version"]): row for row in rows}
-    entries = [_entry(request, one, found.get(key), returns) for one, key in zip(done.written, wanted, strict=True)]
+    bodies = await shown_to(services.pool, writer, [(row["type"], row["body"], row["position_from"]) for row in rows])
+    found = {(row["type"], row["id"], row["version"]): (row, body) for row, body in zip(rows, bodies, strict=True)}
+    entries = [_entry(request, one, *found.get(key, (None, "")), returns) for one, key in zip(done.written, wanted, strict=True)]
     for one, entry in zip(done.written, entries, strict=True):
         if "resource" in entry and not await may_be_shown(services, writer, one):
             del entry["resource"]
     return entries
 
 
-def _entry(request: Request, written: Written, row: asyncpg.Record | None, returns: str | None) -> Json:
+def _entry(request: Request, written: Written, row: asyncpg.Record | None, body: str, returns: str | None) -> Json:
     response: Json = {"status": _status(written.status)}
     made: Json = {"response": response}
     if written.version:
@@ -110,8 +112,8 @@ def _entry(request: Request, written: Written, row: asyncpg.Record | None, retur
         response["location"] = f"{base_url(request)}/{written.resource_type}/{written.resource_id}/_history/{written.version}"
     if row is not None:
         response["lastModified"] = instant(row["last_updated"])
-        if row["body"]:
-            made["resource"] = msgspec.Raw(row["body"].encode("utf-8"))
+        if body:
+            made["resource"] = msgspec.Raw(body.encode("utf-8"))
     if returns == "OperationOutcome":
         said = f"{written.resource_type}/{written.resource_id} is at version {written.version}"
         response["outcome"] = {"resourceType": "OperationOutcome", "issue": [issue("informational", said, severity="information")]}

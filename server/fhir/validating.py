@@ -30,7 +30,6 @@ from server.fhir.validation.issues import Issue, operation_outcome, sorted_issue
 from server.fhir.validation.profiles import R5
 from server.fhir.validation.validator import is_known_profile, issues_of
 from server.fhir.writing import incoming
-from server.fhir.writing.commit import INSTEAD, NEVER
 from server.services import Services
 
 OPERATION = "$validate"
@@ -67,8 +66,6 @@ async def validate(request: Request, asker: Asker, resource_type: str) -> Respon
         raise FhirError(400, "required", "a resource is required: as the body, or as the parameter resource", "Parameters.parameter")
     services: Services = request.app.state.services
     issues = await _issues(services, asked.resource, resource_type, asked.profile)
-    if asked.mode == "create" and resource_type in NEVER:
-        issues = [Issue("error", "business-rule", INSTEAD[resource_type], resource_type), *issues]
     return _answer(given, issues, {})
 
 

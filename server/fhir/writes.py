@@ -14,6 +14,7 @@ from projections.fhir.projection import SCHEMA
 from server.as_of import HEADER
 from server.auth.principals import Authenticated
 from server.direct_route import DirectRoute
+from server.fhir.identities import shown_to
 from server.fhir.negotiation import check_accept
 from server.fhir.outcome import FHIR_JSON, FhirError, issue, outcome
 from server.fhir.preferences import preferences
@@ -33,7 +34,7 @@ HOW = ("_format", "_pretty")
 Writer = Annotated[Authenticated, Depends(reads(SCOPE, "fhir", or_some="cud"))]
 """Who may write something: what, server.fhir.writing.rights says."""
 
-_WRITTEN = f"SELECT body, last_updated FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND version = $3"
+_WRITTEN = f"SELECT body, last_updated, position_from FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND version = $3"
 
 
 class WriteRoute(DirectRoute):
@@ -186,7 +187,8 @@ async def answer(request: Request, services: Services, writer: Authenticated, do
     elif wanted == "OperationOutcome":
         said = issue("informational", f"{named} is at version {written.version}", severity="information")
     else:
-        return Response(row["body"], written.status, headers, media_type=FHIR_JSON)
+        (shown,) = await shown_to(services.pool, writer, [(written.resource_type, row["body"], row["position_from"])])
+        return Response(shown, written.status, headers, media_type=FHIR_JSON)
     body = {"resourceType": "OperationOutcome", "issue": [said]}
     return Response(msgspec.json.encode(body), written.status, headers, media_type=FHIR_JSON)
 

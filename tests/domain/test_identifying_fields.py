@@ -35,6 +35,7 @@ FIELDS = {
     "study_uid": UID, "series_uid": UID, "sop_instance_uid": UID, "study_uids": UID, "series_uids": UID,
     "sop_class_uid": UID, "transfer_syntax_uid": UID,
     "subject_id": PSEUDONYM, "registered_subject_id": PSEUDONYM, "disputed_subject_id": PSEUDONYM, "subjects": PSEUDONYM,
+    "into_subject_id": PSEUDONYM, "from_subject_id": PSEUDONYM,
     "finding_key": PSEUDONYM, "signed_event_id": PSEUDONYM, "hold_id": PSEUDONYM, "reject_id": DIGEST, "things": UID, "about": UID,
     "sha256": DIGEST, "kept_sha256": DIGEST, "conflicting_sha256": DIGEST, "series_digest": DIGEST, "signed_digest": DIGEST,
     "weights_sha256": DIGEST,

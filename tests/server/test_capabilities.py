@@ -37,7 +37,7 @@ from server.fhir.served import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 STUDY = "1.2.840.13.1"
 IMAGING_STUDY = f"/fhir/ImagingStudy/{study_id(STUDY)}"
-SCOPES_OF_FHIR = tuple(one for one in SCOPES if one.startswith("fhir:") or one == "audit:read")
+SCOPES_OF_FHIR = tuple(one for one in SCOPES if one.startswith("fhir:") or one in ("audit:read", "identities:read"))
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 JSON_PATCH = "application/json-patch+json"
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
-from served_site import Site, served_site, slice_of
+from served_site import Site, erase, served_site, slice_of
 
 from domain.clinical_record import ClinicalRecordWritten
 from domain.ids import record_stream
@@ -34,17 +33,6 @@ def observation(subject: str, about: str, text: str) -> dict[str, Any]:
         "derivedFrom": [{"reference": about}],
         "focus": [{"reference": about}],
     }
-
-
-async def erase(site: Site, subject_id: str) -> None:
-    """Asked for by one person, confirmed by another, carried out by the server."""
-    one, other = await site.headers("subjects:erase"), await site.headers("subjects:erase", "metrics:read")
-    asked = await site.client.post(f"/subjects/{subject_id}/erasure", json={"legal_basis": "gdpr-17-1-b"}, headers=one)
-    assert asked.status_code < 300, asked.text
-    confirmed = await site.client.post(f"/subjects/{subject_id}/erasure/confirmation", headers=other)
-    assert confirmed.status_code == 202, confirmed.text
-    while "purged_at" not in (await site.client.get(f"/subjects/{subject_id}/erasure", headers=one)).json():
-        await asyncio.sleep(0.1)
 
 
 async def test_what_clients_wrote_of_a_person_goes_with_the_person(embedded_server: str, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ async def asked_of(request: Request, reader: Authenticated, resource_type: str, 
         types=types,
         since=await _since(services.pool, given),
         patients=await _patients(request, reader, placed, level, resource_id, position, at),
-        filters=_filters(given, access, types, lenient, ignored),
+        filters=_filters(given, reader, types, lenient, ignored),
         elements=elements.elements,
         ignored=tuple(dict.fromkeys(ignored)),
     )
@@ -186,7 +186,7 @@ async def _since(pool: asyncpg.Pool, given: Given) -> Position | None:
 
 
 def _filters(
-    given: Given, access: Access, types: Sequence[str], lenient: bool, ignored: list[str]
+    given: Given, reader: Authenticated, types: Sequence[str], lenient: bool, ignored: list[str]
 ) -> dict[str, tuple[tuple[tuple[str, str], ...], ...]]:
     """By type, the searches that ``_typeFilter`` names. Raises FhirError (400), ScopeMissing."""
     found: dict[str, tuple[tuple[tuple[str, str], ...], ...]] = {}
@@ -200,13 +200,13 @@ def _filters(
             raise FhirError(
                 400, "value", "_typeFilter: write Type?parameter=value, of a type that is exported", "http._typeFilter"
             )
-        kept = _filter(resource_type, parameters, access, lenient, ignored)
+        kept = _filter(resource_type, parameters, reader, lenient, ignored)
         found[resource_type] = (*found.get(resource_type, ()), kept)
     return found
 
 
 def _filter(
-    resource_type: str, parameters: Given, access: Access, lenient: bool, ignored: list[str]
+    resource_type: str, parameters: Given, reader: Authenticated, lenient: bool, ignored: list[str]
 ) -> tuple[tuple[str, str], ...]:
     unusable = sorted({name for name, _ in parameters if name in RESULT_PARAMETERS})
     if unusable and not lenient:
@@ -222,7 +222,8 @@ def _filter(
         )
     except FhirError as error:
         raise FhirError(error.status, error.code, f"_typeFilter: {error.detail}", "http._typeFilter") from None
-    search.within(access)
+    search.check(reader)
+    search.within(access_of(reader))
     ignored += [f"_typeFilter {resource_type}?{name}" for name in (*unusable, *left_out)]
     return tuple(one for one in parameters if one[0] not in (*unusable, *left_out))
 

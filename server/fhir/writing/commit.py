@@ -11,8 +11,16 @@ from uuid import UUID
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from domain.clinical_record import ClinicalRecord, WriteRecord, delete_record, write_record
-from domain.errors import DomainError, RecordErased, RecordNotFound, RecordOfAnotherSubject, RecordVersionConflict
+from domain.clinical_record import WriteRecord
+from domain.errors import (
+    DomainError,
+    RecordErased,
+    RecordNotFound,
+    RecordOfAnotherSubject,
+    RecordVersionConflict,
+    SubjectHasImages,
+    SubjectIsErased,
+)
 from domain.event import Event
 from domain.ids import record_stream
 from eventlog.envelope import NewEvent, StreamAppend, new_event_id
@@ -24,10 +32,11 @@ from projections.fhir.vocabulary import Json
 from server.auth.principals import Authenticated
 from server.fhir.as_of import Given
 from server.fhir.outcome import FhirError
-from server.fhir.writing import incoming, validity
+from server.fhir.writing import incoming, people, validity
 from server.fhir.writing.interaction import Interaction, Written
 from server.fhir.writing.matching import caught_up, conditional_id, matches
-from server.fhir.writing.records import Key, load_records
+from server.fhir.writing.numbers import Change, Numbers
+from server.fhir.writing.records import Key, State, StoredPatient, content_of, delete, load_records, unwritten, write
 from server.fhir.writing.references import Links, conditional_references
 from server.fhir.writing.rights import Rights
 from server.fhir.writing.whose import Patients
@@ -38,9 +47,10 @@ _REFUSALS: Mapping[type[DomainError], tuple[int, str]] = {
     RecordVersionConflict: (412, "conflict"),
     RecordErased: (410, "deleted"),
     RecordOfAnotherSubject: (422, "business-rule"),
+    SubjectHasImages: (409, "business-rule"),
+    SubjectIsErased: (410, "deleted"),
 }
 INSTEAD: Mapping[str, str] = {
-    "Patient": "a Patient comes from its images (STOW-RS, C-STORE, `anamnesis ingest`): clients cannot write one yet",
     "ImagingStudy": "an ImagingStudy is made of its images: send them by STOW-RS (POST /dicomweb/studies) or C-STORE",
     "ImagingSelection": "this one stands for a series: send its images by STOW-RS (POST /dicomweb/studies) or C-STORE",
     "BodyStructure": "this one is a finding: accept it by active=true or reject it by active=false, or POST /reviews; a series' index follows",
@@ -50,8 +60,6 @@ INSTEAD: Mapping[str, str] = {
     "AuditEvent": "this one is an access that the log has recorded, which nobody changes",
 }
 """Type → what to use in place of writing to what curation makes."""
-NEVER = frozenset({"Patient"})
-"""Types of which clients write none."""
 
 
 class Projected(FhirError):
@@ -116,7 +124,7 @@ class _Attempt:
         _refuse_overlap(self._interactions, targets)
         resources = await self._linked(targets)
         known = [target.key for one, target in zip(self._interactions, targets, strict=True) if not target.is_new and not _is_answered(one, target)]
-        states = {target.key: (ClinicalRecord(), 0) for target in targets}
+        states = {target.key: (unwritten(target.key), 0) for target in targets}
         if known:
             states.update(await load_records(self._services.log, known))
         for one, target in zip(self._interactions, targets, strict=True):
@@ -130,7 +138,8 @@ class _Attempt:
             if resource is not None and not _is_answered(one, target):
                 is_new = not states[target.key][0].exists
                 await self._rights.check_made(one, {**resource, "id": target.key[1]}, is_new=is_new)
-        patients = Patients(self._base)
+        people_at = await self._check_people(targets, states, resources)
+        patients = Patients(self._base, {targets[nth].key[1]: resources[nth] is not None for nth in people_at})
         await patients.ask(self._services.pool, [one for one in resources if one is not None])
         made: list[tuple[Written, list[Event]]] = []
         for one, target, resource in zip(self._interactions, targets, resources, strict=True):
@@ -144,6 +153,7 @@ class _Attempt:
             for target, (_, events) in zip(targets, made, strict=True)
             if events
         ]
+        appends += await self._numbers([nth for nth in people_at if made[nth][1]], targets, states, resources)
         written = [one for one, _ in made]
         if not appends:
             return Outcome(written=written)
@@ -161,6 +171,46 @@ class _Attempt:
         except ProjectionBehind:
             return Outcome(written=written, position=appended.last, is_readable=False)
         return Outcome(written=written, position=appended.last)
+
+    async def _check_people(
+        self, targets: Sequence[_Target], states: Mapping[Key, tuple[State, int]], resources: list[Json | None]
+    ) -> list[int]:
+        """The places of Patients that are written, which become what is kept of them. Raises FhirError, ScopeMissing."""
+        places = [
+            nth
+            for nth, (one, target) in enumerate(zip(self._interactions, targets, strict=True))
+            if one.resource_type == people.TYPE and not _is_answered(one, target)
+        ]
+        going = {target.key for one, target in zip(self._interactions, targets, strict=True) if one.method == "DELETE"}
+        for nth in places:
+            one, key, resource = self._interactions[nth], targets[nth].key, resources[nth]
+            state = states[key][0]
+            if resource is not None:
+                if state.exists:
+                    people.check_replacing(self._asker)
+                resources[nth] = people.accepted(resource, key[1], one.resource_at)
+            elif state.exists:
+                self._position = self._position or await caught_up(self._services)
+                await people.check_unused(self._services.pool, key[1], going, one.at or "http")
+        return places
+
+    async def _numbers(
+        self,
+        places: Sequence[int],
+        targets: Sequence[_Target],
+        states: Mapping[Key, tuple[State, int]],
+        resources: Sequence[Json | None],
+    ) -> list[StreamAppend]:
+        systems = self._services.settings.patient_id_systems
+        if not systems:
+            return []
+        changes = []
+        for nth in places:
+            state = states[targets[nth].key][0]
+            assert isinstance(state, StoredPatient)
+            at = self._interactions[nth].resource_at
+            changes.append(Change(patient_id=targets[nth].key[1], before=state.person.written, after=resources[nth], at=at))
+        return await Numbers(self._services.log, systems).appends(changes, self._asker)
 
     async def _target(self, one: Interaction, new_id: str, free_id: str) -> _Target:
         if one.condition is None:
@@ -228,8 +278,6 @@ class _Attempt:
 
 
 def _check_allowed(one: Interaction) -> None:
-    if one.resource_type in NEVER and one.method == "POST":
-        raise FhirError(405, "not-supported", INSTEAD[one.resource_type], one.resource_at)
     if one.resource_id is not None and guide.definition(one.resource_type, one.resource_id) is not None:
         raise FhirError(405, "not-supported", "this definition comes with the software: give yours an id of its own", one.resource_at)
 
@@ -252,15 +300,15 @@ def _refuse_overlap(interactions: Sequence[Interaction], targets: Sequence[_Targ
         seen.add(target.key)
 
 
-def _standing(key: Key, state: ClinicalRecord) -> Json | None:
-    return {"resourceType": key[0], "id": key[1], **state.resource} if state.exists else None
+def _standing(key: Key, state: State) -> Json | None:
+    return {"resourceType": key[0], "id": key[1], **content_of(state, key[1])} if state.exists else None
 
 
-def _patched(one: Interaction, key: Key, state: ClinicalRecord) -> Json:
+def _patched(one: Interaction, key: Key, state: State) -> Json:
     if not state.exists:
         raise _not_there(key, state)
     assert one.patch is not None
-    before = {"resourceType": key[0], "id": key[1], **state.resource}
+    before = {"resourceType": key[0], "id": key[1], **content_of(state, key[1])}
     after = one.patch(before)
     if after.get("resourceType") != key[0] or after.get("id") != key[1]:
         raise FhirError(422, "business-rule", "a patch may change neither the type nor the id", f"{one.resource_at}.id")
@@ -268,7 +316,7 @@ def _patched(one: Interaction, key: Key, state: ClinicalRecord) -> Json:
 
 
 def _decided(
-    one: Interaction, target: _Target, state: ClinicalRecord, resource: Json | None, patients: Patients
+    one: Interaction, target: _Target, state: State, resource: Json | None, patients: Patients
 ) -> tuple[Written, list[Event]]:
     kind, resource_id = target.key
 
@@ -280,7 +328,7 @@ def _decided(
     try:
         if one.method == "DELETE":
             try:
-                events = delete_record(state, kind, resource_id, one.if_match)
+                events = delete(state, target.key, one.if_match)
             except RecordNotFound:  # nothing to delete is as good as deleted (R5 http.html#delete)
                 events = []
             return written(204, _version_after(state, events)), events
@@ -296,7 +344,7 @@ def _decided(
             resource=resource,
             if_match=0 if one.must_be_new else one.if_match,
         )
-        events = write_record(state, command)
+        events = write(state, command)
     except DomainError as error:
         status, code = _REFUSALS[type(error)]
         raise FhirError(status, code, str(error), one.at or None) from None
@@ -305,8 +353,6 @@ def _decided(
 
 def _check_new_id(one: Interaction, kind: str, resource_id: str) -> None:
     """Ids that are derived from what they identify (UUIDv5) are those of what curation makes, or will make."""
-    if kind in NEVER:
-        raise FhirError(405, "not-supported", INSTEAD[kind], one.resource_at)
     if one.resource_id is None or kind not in CURATED:
         return
     try:
@@ -317,11 +363,11 @@ def _check_new_id(one: Interaction, kind: str, resource_id: str) -> None:
         raise FhirError(422, "business-rule", f"ids of this form (UUID version 5) are this server's own for {kind}", f"{one.resource_at}.id")
 
 
-def _version_after(state: ClinicalRecord, events: Sequence[Event]) -> int:
+def _version_after(state: State, events: Sequence[Event]) -> int:
     return next((event.record_version for event in events if hasattr(event, "record_version")), state.version)
 
 
-def _not_there(key: Key, state: ClinicalRecord) -> FhirError:
+def _not_there(key: Key, state: State) -> FhirError:
     named = "/".join(key)
     if state.version:
         return FhirError(410, "deleted", f"{named} was deleted")

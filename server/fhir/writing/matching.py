@@ -15,6 +15,7 @@ from server.audit.recorder import AccessRecorder
 from server.auth.principals import Authenticated
 from server.fhir.access import access_of
 from server.fhir.as_of import Given
+from server.fhir.identities import check_search
 from server.fhir.outcome import FhirError
 from server.fhir.parameters import RESULT_PARAMETERS, parse
 from server.fhir.query import Statement
@@ -44,6 +45,7 @@ async def matches(
         conditions, _ = parse(resource_type, condition, lenient=False)
     except FhirError as error:
         raise FhirError(error.status, error.code, error.detail, expression) from None
+    check_search(asker, resource_type, condition)
     rows = await Statement(resource_type, conditions_within(access, resource_type, conditions), position).page(services.searches, "", 2)
     recorder: AccessRecorder | None = services.recorder
     if recorder is not None:

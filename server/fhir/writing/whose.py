@@ -13,7 +13,10 @@ from projections.fhir.vocabulary import Json
 from server.fhir.outcome import FhirError
 
 _SUBJECTS = """
-SELECT s.id, EXISTS (SELECT FROM event e WHERE e.stream = s.stream AND e.type = 'SubjectRegistered') AS is_known,
+SELECT s.id, EXISTS (SELECT FROM event e WHERE e.stream = s.stream AND e.type = 'SubjectRegistered') OR coalesce((
+        SELECT e.type FROM event e WHERE e.stream = s.stream AND e.type IN ('ClinicalRecordWritten', 'ClinicalRecordDeleted')
+        ORDER BY e.version DESC LIMIT 1
+    ), '') = 'ClinicalRecordWritten' AS is_known,
     EXISTS (SELECT FROM event e WHERE e.stream = s.stream AND e.type = 'ErasureStarted') AS is_going
 FROM unnest($1::text[], $2::text[]) AS s (id, stream)
 """
@@ -22,9 +25,10 @@ FROM unnest($1::text[], $2::text[]) AS s (id, stream)
 class Patients:
     """The patients that some resources name, asked for once. ``base`` is our own address, below which a URL is one of ours."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, made: Mapping[str, bool]) -> None:
+        """``made``: the Patients that come (True) and go (False) in the same append."""
         self._prefix = f"{base}/"
-        self._found: dict[str, tuple[bool, bool]] = {}
+        self._found: dict[str, tuple[bool, bool]] = {one: (is_made, False) for one, is_made in made.items()}
 
     async def ask(self, pool: asyncpg.Pool, resources: Sequence[Json]) -> None:
         ids = {one for resource in resources for _, one in self._named(resource)} - self._found.keys()
@@ -34,7 +38,9 @@ class Patients:
             self._found.update({row["id"]: (row["is_known"], row["is_going"]) for row in rows})
 
     def subject_of(self, resource: Json, resource_id: str, at: str = "") -> str:
-        """A patient's, where it names just one. Raises FhirError (422) for a patient that is not there."""
+        """A patient's, where it is one or names just one. Raises FhirError (422) for a patient that is not there."""
+        if resource["resourceType"] == "Patient":
+            return resource_id
         named: Mapping[str, str] = {one: path for path, one in self._named(resource)}
         for one, path in named.items():
             is_known, is_going = self._found[one]

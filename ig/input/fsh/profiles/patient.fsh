@@ -2,7 +2,7 @@ Profile: PseudonymousPatient
 Parent: Patient
 Id: pseudonymous-patient
 Title: "Pseudonymous patient"
-Description: "A subject as everybody may see it: a pseudonym and a gender. The pseudonym is the resource's id too."
+Description: "A subject as everybody may see it: a pseudonym, which is the resource's id too, a gender, and references without words."
 * insert Canonical(StructureDefinition, pseudonymous-patient)
 * insert Projected
 * meta.security ^slicing.discriminator.type = #value
@@ -11,7 +11,6 @@ Description: "A subject as everybody may see it: a pseudonym and a gender. The p
 * meta.security contains pseudonymised 1..1
 * meta.security[pseudonymised] = $ObservationValue#PSEUDED
 * insert IdentifiedBy(urn:anamnesis:subject)
-* gender 1..1
 * text 0..0
 * name 0..0
 * telecom 0..0
@@ -23,5 +22,9 @@ Description: "A subject as everybody may see it: a pseudonym and a gender. The p
 * photo 0..0
 * contact 0..0
 * communication 0..0
-* generalPractitioner 0..0
-* managingOrganization 0..0
+* generalPractitioner.display 0..0
+* generalPractitioner.identifier 0..0
+* managingOrganization.display 0..0
+* managingOrganization.identifier 0..0
+* link.other.display 0..0
+* link.other.identifier 0..0
