@@ -17,7 +17,7 @@ from server.fhir.access import Access, access_of
 from server.fhir.conditions import Condition, of
 from server.fhir.conditions import Statement as Writer
 from server.fhir.export.jobs import Asked
-from server.fhir.query import Statement
+from server.fhir.query import Statement, Text
 from server.fhir.search import Search
 from server.fhir.within import ITSELF, All, Any, compartment_sources
 
@@ -115,7 +115,8 @@ def statement_of(asked: Asked, resource_type: str) -> Statement:
     if resource_type in asked.filters:
         seen_by = access_of(asked.reader).seen_by
         searches = [Search.parsed(resource_type, one, lenient=True)[0] for one in asked.filters[resource_type]]
-        conditions.append(Any(tuple(All(tuple(map(seen_by, one.conditions))) for one in searches)))
+        ways = [tuple(map(seen_by, one.conditions)) for one in searches]
+        conditions += ways[0] if len(ways) == 1 else [Any(tuple(map(All, ways)))]
     return Statement(resource_type, conditions, asked.position)
 
 
@@ -136,12 +137,13 @@ class Deletions:
         source, _, mark = (after or "deleted|").partition("|")
         found: list[asyncpg.Record] = []
         if source == "deleted":
-            writer = Statement(self._type, [], self._asked.position)
+            writer = Text(self._type, self._asked.position)
             wanted = " AND ".join([MadeBeyond(self._asked.since).sql("r", writer), self._was_of_whom(writer)])
             text = _DELETIONS.format(
                 schema=SCHEMA, after=writer.argument(int(mark or 0)), wanted=wanted, limit=writer.argument(limit)
             )
-            found, mark = list(await pool.fetch(text, *writer.arguments)), ""
+            written = writer.of(text)
+            found, mark = list(await pool.fetch(written.sql, *written.arguments)), ""
         if len(found) < limit and self._tells_erased:
             patients = None if self._asked.patients is None else list(self._asked.patients)
             arguments = (self._type, mark, self._asked.since, self._asked.position, patients, limit - len(found))
@@ -152,7 +154,7 @@ class Deletions:
     def mark(row: asyncpg.Record) -> str:
         return f"deleted|{row['key']}" if "key" in row else f"erased|{row['id']}"
 
-    def _was_of_whom(self, writer: Statement) -> str:
+    def _was_of_whom(self, writer: Text) -> str:
         conditions = [one.sql("b", writer) for one in _of_whom(self._asked, self._type)]
         if not conditions:
             return "TRUE"
