@@ -10,6 +10,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 import server.audit.inquiries
 import server.audit.proofs
@@ -23,7 +24,7 @@ import server.metrics
 import server.openapi.router
 import server.reviews
 import server.subjects
-from eventlog.errors import LogUnavailable
+from eventlog.errors import LogUnavailable, VersionConflict
 from projections.errors import ProjectionBehind, ProjectionIncomplete
 from server.errors import ScopeMissing, TokenInvalid
 from server.fhir.outcome import outcome
@@ -31,7 +32,13 @@ from server.read_models import RETRY_AFTER_S
 from server.services import Services
 
 _logger = logging.getLogger(__name__)
-_ISSUE_CODES = {400: "invalid", 401: "login", 403: "forbidden", 404: "not-found", 405: "not-supported", 406: "not-supported", 503: "transient"}
+_ISSUE_CODES = {400: "invalid", 401: "login", 403: "forbidden", 404: "not-found", 405: "not-supported", 406: "not-supported", 409: "conflict", 503: "transient"}
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_ASKED_WITH = ("Authorization", "If-Match", "If-None-Match", "If-Modified-Since", "If-None-Exist", "Prefer", "X-Provenance")
+"""What scripts of other origins may send beside what any page may (Accept, Content-Type, …)."""
+_TOLD_IN = ("ETag", "Last-Modified", "Location", "Content-Location", "Anamnesis-Position", "X-Progress", "Retry-After", "Warning", "WWW-Authenticate")
+"""What they may read beside the body."""
 
 
 def create_app(services: Services) -> FastAPI:
@@ -45,6 +52,14 @@ def create_app(services: Services) -> FastAPI:
     if services.recorder is not None:
         app.add_middleware(server.audit.reads.Reads, recorder=services.recorder)
     app.add_middleware(server.metrics.Timing)
+    if services.settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=services.settings.allowed_origins,
+            allow_methods=_METHODS,
+            allow_headers=_ASKED_WITH,
+            expose_headers=_TOLD_IN,
+        )
     app.add_exception_handler(TokenInvalid, _unauthorized)
     app.add_exception_handler(ScopeMissing, _forbidden)
     app.add_exception_handler(HTTPException, _http)
@@ -52,6 +67,7 @@ def create_app(services: Services) -> FastAPI:
     for unavailable in (LogUnavailable, ProjectionBehind, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
         app.add_exception_handler(unavailable, _unavailable)
     app.add_exception_handler(ProjectionIncomplete, _incomplete)
+    app.add_exception_handler(VersionConflict, _overtaken)
     app.add_exception_handler(Exception, _unexpected)
     return app
 
@@ -93,6 +109,10 @@ async def _unavailable(request: Request, error: Exception) -> Response:
 
 async def _incomplete(request: Request, error: Exception) -> Response:
     return _answer(request, 503, str(error), {"Retry-After": str(RETRY_AFTER_S)})
+
+
+async def _overtaken(request: Request, error: Exception) -> Response:
+    return _answer(request, 409, "others wrote to the same thing at the same time, again and again: try again", {"Retry-After": "1"})
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

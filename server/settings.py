@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,9 @@ from pydantic_settings import SettingsConfigDict
 from archive.settings import ArchiveSettings
 from eventlog.settings import LogSettings
 from server.errors import SettingRefused
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
+"""As browsers write it (RFC 6454): in lower case, without a path."""
 
 
 class ServerSettings(LogSettings, ArchiveSettings):
@@ -34,12 +38,14 @@ class ServerSettings(LogSettings, ArchiveSettings):
     max_associations: int = Field(32, description="Associations at the same time", ge=1)
     allow_plain_text_beyond_loopback: bool = Field(False, description="Serve without TLS on other than loopback addresses")
     seal_every_s: float = Field(10.0, description="A signed checkpoint of the log this often (seconds), while events come", gt=0, le=60)
+    allowed_origins: list[str] = Field([], description="Origins of web pages whose scripts may ask (JSON list, as https://viewer.example); empty: none")
     oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose JWTs are accepted")
     oidc_audience: str | None = Field(None, description="Audience that such JWTs must name")
     audit_reads: bool = Field(True, description="Record in the log who reads, searches, logs in and is refused")
     fhir_validation: Literal["off", "warn", "enforce"] = Field(
         "off", description="Whether what clients write in FHIR is validated beyond its structure: errors are logged (warn) or refused (enforce)"
     )
+    fhir_deadline_s: float = Field(60.0, description="How long a FHIR read or search may take before it is ended and refused (seconds)", gt=0, le=3600)
     fhir_exports: int = Field(4, description="Bulk Data exports that are made at the same time; more are refused (429)", ge=1)
     fhir_export_keep_hours: float = Field(24.0, description="How long the files of a finished export are kept (hours)", gt=0)
     patient_id_systems: dict[str, str] = Field(
@@ -65,6 +71,9 @@ class ServerSettings(LogSettings, ArchiveSettings):
             file = getattr(self, name)
             if file is not None and not file.is_file():
                 raise SettingRefused(f"{name}={file} is not a file")
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise SettingRefused(f"allowed_origins={origin} is no origin: write scheme, host and port alone, as https://viewer.example")
         for name, host, secure in (
             ("http_host", self.http_host, self.tls_certificate is not None),
             ("dimse_host", self.dimse_host, self.dimse_tls_certificate is not None),

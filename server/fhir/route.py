@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from server.fhir.as_of import Given, single
 from server.fhir.negotiation import check_accept
 from server.fhir.outcome import FhirError, outcome
 from server.fhir.preferences import preferences
-from server.read_models import reads
+from server.read_models import RETRY_AFTER_S, reads
 from server.services import Services
 
 READ = ["GET", "HEAD"]
@@ -26,6 +27,7 @@ class FhirRoute(DirectRoute):
     """A route whose FhirErrors become OperationOutcomes, and that speaks JSON alone.
 
     Answers may be kept, for this user alone, who asks each time whether they still stand: with another token names are not in them.
+    What may hold names is not kept at all. What takes longer than the site allows is ended, in the database too.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -34,16 +36,37 @@ class FhirRoute(DirectRoute):
         async def handle(request: Request) -> Response:
             try:
                 check_accept(request)
-                answer = await handler(request)
+                answer = await _in_time(handler, request)
             except FhirError as error:
                 answer = outcome(error.status, error.code, error.detail, expression=error.expression, headers=error.headers)
-            answer.headers.setdefault("Cache-Control", "private, no-cache")
+            answer.headers.setdefault("Cache-Control", _kept_by_whom(request))
             answer.headers.setdefault("Vary", "Accept, Authorization")
             if request.method == "HEAD":
                 answer.body = b""  # Content-Length stays that of the answer to GET (RFC 9110, 9.3.2)
             return answer
 
         return handle
+
+
+async def _in_time(handler: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
+    """Raises FhirError (503)."""
+    services: Services = request.app.state.services
+    allowed_s = services.settings.fhir_deadline_s
+    try:
+        async with asyncio.timeout(allowed_s) as deadline:
+            return await handler(request)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        said = f"this took longer than {allowed_s:g} seconds, and was ended: ask for less (more conditions, a smaller _count, _total=none)"
+        error = FhirError(503, "timeout", said)
+        error.headers = {"Retry-After": str(RETRY_AFTER_S)}
+        raise error from None
+
+
+def _kept_by_whom(request: Request) -> str:
+    reader: Authenticated | None = getattr(request.state, "authenticated", None)
+    return "private, no-store" if reader is not None and reader.may("identities:read") else "private, no-cache"
 
 
 Reader = Annotated[Authenticated, Depends(reads("fhir:read", "fhir", or_some="rs"))]

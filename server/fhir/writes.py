@@ -46,12 +46,14 @@ class WriteRoute(DirectRoute):
         async def handle(request: Request) -> Response:
             try:
                 check_accept(request)
-                return await handler(request)
+                answer = await handler(request)
             except incoming.Refused as error:
                 body = {"resourceType": "OperationOutcome", "issue": error.issues}
-                return Response(msgspec.json.encode(body), error.status, error.headers, media_type=FHIR_JSON)
+                answer = Response(msgspec.json.encode(body), error.status, error.headers, media_type=FHIR_JSON)
             except FhirError as error:
-                return outcome(error.status, error.code, error.detail, expression=error.expression, headers=error.headers)
+                answer = outcome(error.status, error.code, error.detail, expression=error.expression, headers=error.headers)
+            answer.headers.setdefault("Cache-Control", "private, no-store")
+            return answer
 
         return handle
 
