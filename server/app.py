@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 import server.audit.inquiries
 import server.audit.proofs
 import server.audit.reads
+import server.auth.token_endpoint
 import server.dicomweb.router
 import server.fhir.router
 import server.fhir.transactions
@@ -47,7 +48,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     audit = (server.audit.inquiries, server.audit.proofs)
     fhir = (server.fhir.router, server.fhir.transactions, server.fhir.writes)
-    for part in (*fhir, server.dicomweb.router, *audit, server.reviews, server.subjects, server.health, server.metrics, server.openapi.router):
+    for part in (*fhir, server.dicomweb.router, *audit, server.auth.token_endpoint, server.reviews, server.subjects, server.health, server.metrics, server.openapi.router):
         app.include_router(part.router)
     if services.recorder is not None:
         app.add_middleware(server.audit.reads.Reads, recorder=services.recorder)

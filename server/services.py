@@ -27,6 +27,8 @@ from projections.ledger.projection import LedgerProjection
 from projections.projection import Projection
 from projections.runner import Runner
 from server.audit.recorder import AccessRecorder, record_refused_association
+from server.auth.allowance import Allowance
+from server.auth.clients import ClientKeys
 from server.auth.oidc import OidcVerifier
 from server.auth.principals import Verifiers
 from server.auth.tokens import TokenVerifier
@@ -64,6 +66,10 @@ class Services:
     verifiers: Verifiers
     runner: Runner
     tree: Tree
+    client_keys: ClientKeys = field(default_factory=ClientKeys)
+    """Public keys of registered clients."""
+    allowance: Allowance = field(default_factory=Allowance)
+    """How many tokens registered clients have had."""
     recorder: AccessRecorder | None = None
     """None where reads are not audited."""
     dimse: DimseProcess | None = None
@@ -123,6 +129,7 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             tree=Tree(log.pool),
             recorder=recorder,
         )
+        stack.push_async_callback(services.client_keys.close)
         stack.callback(services.validating.shutdown, wait=False, cancel_futures=True)
         _background(stack, Eraser(log, store, spool, rejects, projections()).run())
         from server.fhir.export.exporter import Exporter  # it answers as a search does, by these services

@@ -7,7 +7,7 @@ database is told by server.fhir.access.
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
@@ -37,6 +37,19 @@ class SmartScope(msgspec.Struct, frozen=True, kw_only=True):
         """The scope with the names of its constraint's parameters, whose values may identify."""
         names = "&".join(name for name, _ in self.constraint)
         return f"{self.level}/{self.resource_type}.{self.interactions}{f'?{names}' if names else ''}"
+
+    def __str__(self) -> str:
+        asked = urlencode(self.constraint, safe=":/|,.$*")
+        return f"{self.level}/{self.resource_type}.{self.interactions}{f'?{asked}' if asked else ''}"
+
+    def within(self, other: SmartScope) -> SmartScope | None:
+        """What both permit; None where that is nothing."""
+        letters = "".join(one for one in self.interactions if one in other.interactions)
+        types = {self.resource_type, other.resource_type} - {ANY}
+        if self.level != other.level or not letters or len(types) > 1:
+            return None
+        constraint = tuple(dict.fromkeys([*other.constraint, *self.constraint]))
+        return SmartScope(level=self.level, resource_type=next(iter(types), ANY), interactions=letters, constraint=constraint)
 
     def covers(self, interaction: str, resource_type: str) -> bool:
         return interaction in self.interactions and self.resource_type in (ANY, resource_type)

@@ -48,6 +48,7 @@ GROUPS = {
     "audit": "server.cli.audit:app",
     "sign": "server.cli.sign:app",
     "token": "server.cli.token:app",
+    "client": "server.cli.client:app",
     "subject": "server.cli.subject:app",
     "keys": "server.cli.keys:app",
     "projections": "server.cli.projections:app",

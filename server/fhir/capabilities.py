@@ -15,6 +15,7 @@ from server.fhir.parameters import supported
 from server.fhir.served import CONDITIONS, INSTANTIATES, INTERACTIONS, OPERATIONS, Routes, is_served
 
 PUBLISHED = "2026-11-21"
+OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 
 _AS_OF = (
     "The position of the log (digits), or the instant or date (its end), as of which to answer: on read, vread, history and search."
@@ -23,7 +24,7 @@ _AS_OF = (
 
 
 @lru_cache(maxsize=8)
-def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
+def capability_statement(base: str, routes: Routes, token_address: str | None) -> dict[str, Any]:
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -39,7 +40,7 @@ def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
             {
                 "mode": "server",
                 "documentation": f"Every answer says in the header {HEADER} which position of the log it is as of.",
-                "security": {"description": "Bearer tokens; scope fhir:read, and identities:read for names"},
+                "security": _security(token_address),
                 "resource": [_resource(resource_type, routes) for resource_type in TYPES],
                 "interaction": _interactions("system", routes),
                 "operation": _operations(None, routes),
@@ -51,6 +52,17 @@ def capability_statement(base: str, routes: Routes) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _security(token_address: str | None) -> dict[str, Any]:
+    """How to get a token, in the older way too: SMART 2.2 has it in .well-known/smart-configuration."""
+    made: dict[str, Any] = {
+        "service": [{"coding": [{"system": "http://hl7.org/fhir/restful-security-service", "code": "SMART-on-FHIR"}]}],
+        "description": "Bearer tokens, whose scopes are those of SMART or fhir:read and fhir:write; names need identities:read beside",
+    }
+    if token_address is None:
+        return made
+    return {"extension": [{"url": OAUTH_URIS, "extension": [{"url": "token", "valueUri": token_address}]}], **made}
 
 
 def _interactions(level: str, routes: Routes) -> list[dict[str, str]]:

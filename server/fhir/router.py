@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from server.auth.principals import Authenticated, requires
+from server.auth.token_endpoint import token_address
 from server.fhir import everything, histories, meta, reading, searching, validating
 from server.fhir.access import INTERACTIONS
 from server.fhir.capabilities import capability_statement
@@ -16,14 +17,17 @@ from server.fhir.outcome import FHIR_JSON
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, base_url, given_in_url, known_only
 from server.fhir.served import routes_of
+from server.fhir.smart_configuration import router as smart_configuration
 
 router = APIRouter(prefix="/fhir", route_class=FhirRoute, tags=["FHIR"])
+router.include_router(smart_configuration)
 
 
 @router.api_route("/metadata", methods=READ)
 async def metadata(request: Request, reader: Annotated[Authenticated, Depends(requires("fhir:read", or_some=INTERACTIONS))]) -> Response:
     given = known_only(request, given_in_url(request), ("_format", "_pretty"), "metadata")
-    return Response(Representation.asked(given).encode(capability_statement(base_url(request), routes_of(request.app))), media_type=FHIR_JSON)
+    made = capability_statement(base_url(request), routes_of(request.app), token_address(request))
+    return Response(Representation.asked(given).encode(made), media_type=FHIR_JSON)
 
 
 router.include_router(export.files)
