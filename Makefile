@@ -13,7 +13,7 @@ export PIP_ROOT_USER_ACTION := ignore
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check docs definitions ig lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal bench-validate bench-fhir
+.PHONY: help demo serve test check docs definitions ig lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal bench-validate bench-fhir bench-export
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ bench-fhir: $(VENV)/dev.stamp  ## Requests/s and search times at 1k, 8k and 64k 
 
 bench-validate: $(VENV)/dev.stamp  ## Milliseconds to validate a resource, over R5's official examples (needs npm)
 	$(BIN)/python benchmarks/validate.py $(ARGS)
+
+bench-export: $(VENV)/dev.stamp  ## Resources/s of a Bulk Data export, beside COPY and a cursor
+	$(BIN)/python benchmarks/export.py $(ARGS)
 
 bench-rebuild: $(VENV)/dev.stamp  ## Resource versions/s of a full rebuild, beside COPY (minutes)
 	$(BIN)/python benchmarks/rebuild.py $(ARGS)

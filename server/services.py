@@ -75,6 +75,8 @@ class Services:
     dimse: DimseProcess | None = None
     validating: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "validate"))
     """Where resources are validated, one after the other."""
+    export_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when an export is asked for here: it need not wait until somebody looks."""
     complete: set[str] = field(default_factory=set)
     """Read models that are known to have held the whole log once."""
 

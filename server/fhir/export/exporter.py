@@ -82,6 +82,7 @@ class Exporter:
         keep = timedelta(hours=self._services.settings.fhir_export_keep_hours)
         try:
             while True:
+                self._services.export_asked.clear()
                 try:
                     wanted = await self._jobs.running()
                     if wanted and await self._is_readable():
@@ -92,7 +93,9 @@ class Exporter:
                         await self._jobs.sweep()
                 except (*_PASSING, OSError, asyncpg.PostgresError) as error:
                     _logger.warning("exports cannot be looked for now (%s)", type(error).__name__)
-                await asyncio.sleep(LOOK_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._services.export_asked.wait()
         finally:
             for task in self._tasks.values():
                 task.cancel()

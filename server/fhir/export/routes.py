@@ -162,6 +162,7 @@ async def _start(request: Request, reader: Authenticated, resource_type: str, re
         )
         error.headers = {"Retry-After": str(RETRY_LATER_S)}
         raise error from None
+    services.export_asked.set()
     url = f"{base_url(request)}/$export/{export_id}"
     said = "accepted: Content-Location says where to ask how far it is"
     return outcome(202, "informational", said, severity="information", headers={"Content-Location": url})
