@@ -26,6 +26,13 @@ class ProjectionIncomplete(ProjectionError):
         self.percent = percent
 
 
+class WorkLeft(ProjectionError):
+    """Raised when a read model is to be compared while some of it is still made in the background."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the read model {name} is at work on search parameters that were added: `anamnesis projections parameters` shows how far")
+
+
 class CheckpointMoved(ProjectionError):
     """Raised when another runner moved this projection's checkpoint: this one is the leader no more."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import asyncpg
 
@@ -38,6 +38,23 @@ class Projection(Protocol):
 
         Where the batch begins and ends must not matter.
         """
+
+
+@runtime_checkable
+class WorksLater(Protocol):
+    """A projection that leaves some of what an event asks for to be done in the background: what takes as long as the archive is large.
+
+    What it has made when all is done must be what the log says, however that was mixed with batches of events.
+    """
+
+    may_have_work: bool
+    """Whether there is anything to be looked for. True of what has just begun."""
+
+    async def work(self, connection: asyncpg.Connection) -> bool:
+        """Does one piece, in a transaction in which nobody else writes the tables; False where nothing is left."""
+
+    async def is_done(self, connection: asyncpg.Connection) -> bool:
+        """Whether nothing is left."""
 
 
 P = TypeVar("P", bound=Projection)

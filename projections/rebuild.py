@@ -18,7 +18,7 @@ from eventlog.log import EventLog
 from projections.checkpoint import move
 from projections.errors import RebuildRunning
 from projections.projection import Projection, schema_name
-from projections.replay import EVENTS_A_BATCH, replay, writing_session
+from projections.replay import EVENTS_A_BATCH, finish, is_finished, replay, writing_session
 from projections.schemas import beside, complete, create, drop, schemas_key, swap, sweep
 
 GRACE_S = 3.0
@@ -92,6 +92,7 @@ async def _switch(
         head = await log.head()
         heard(Progress("switching", position, head))
         await replay(log, projection, beside(projection), connection, after=position, up_to=head)
+        await finish(projection, beside(projection), connection)
         position = max(position, head)
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", switch_key(projection))
@@ -104,6 +105,8 @@ async def _switch(
                 continue
             await replay(log, projection, beside(projection), connection, after=position, up_to=live_at)
             position = Position(max(position, live_at))
+            if not await is_finished(projection, beside(projection), connection):
+                continue
             old = await swap(connection, projection)
             await move(connection, projection, live_at, position, built=True)
             # What came before was written without waiting for the disk; with this commit all of it is durable.

@@ -12,7 +12,7 @@ import asyncpg
 from domain.ids import Position
 from eventlog.envelope import RecordedEvent
 from eventlog.log import EventLog
-from projections.projection import Projection
+from projections.projection import Projection, WorksLater
 from projections.schemas import complete, needs_all_indexes
 
 EVENTS_A_BATCH = 2000
@@ -91,3 +91,25 @@ async def replay(
         gc.set_threshold(*before)
         ahead.cancel()
         await asyncio.gather(ahead, return_exceptions=True)
+
+
+async def finish(projection: Projection, schema: str, connection: asyncpg.Connection) -> None:
+    """All that the projection left for later. The tables need all their indexes."""
+    if not isinstance(projection, WorksLater):
+        return
+    is_left = True
+    while is_left:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL search_path = {schema}")
+            is_left = await projection.work(connection)
+
+
+async def is_finished(projection: Projection, schema: str, connection: asyncpg.Connection) -> bool:
+    """Whether it left nothing for later in the tables of this schema. Within a transaction, whose search_path is afterwards what it was."""
+    if not isinstance(projection, WorksLater):
+        return True
+    before = await connection.fetchval("SELECT current_setting('search_path')")
+    await connection.execute(f"SET LOCAL search_path = {schema}")
+    is_done = await projection.is_done(connection)
+    await connection.execute("SELECT set_config('search_path', $1, true)", before)
+    return is_done

@@ -12,6 +12,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+import asyncpg
+
 from domain.ids import Position
 from eventlog.appender import CONNECTION_ERRORS
 from eventlog.envelope import RecordedEvent
@@ -21,7 +23,7 @@ from eventlog.log import EventLog
 from projections import checkpoint, schemas
 from projections.checkpoint import Status
 from projections.errors import CheckpointMoved, ProjectionBehind
-from projections.projection import Projection, named, schema_name
+from projections.projection import Projection, WorksLater, named, schema_name
 from projections.rebuild import GRACE_S, Progress, rebuild, switch_key
 from projections.replay import BYTES_A_BATCH, EVENTS_A_BATCH, FOR_WRITING
 
@@ -59,6 +61,8 @@ class Runner:
         await self.prepare()
         for projection in self.projections:
             while await self._step(projection):
+                pass
+            while await self._work(projection):
                 pass
         return head
 
@@ -128,12 +132,16 @@ class Runner:
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self, projection: Projection) -> None:
+        if isinstance(projection, WorksLater):
+            projection.may_have_work = True  # whoever led before may have left some
         while True:
             heard = self._log.news()
             again_at = asyncio.get_running_loop().time() + GATHER_S
-            if await self._step(projection):
+            stepped = await self._step(projection)
+            worked = await self._work(projection)  # also while events stream in
+            if stepped:
                 await self._gather(projection, again_at)
-            else:
+            elif not worked:
                 await self._log.wait_for_news(heard)
 
     async def _gather(self, projection: Projection, until: float) -> None:
@@ -180,18 +188,43 @@ class Runner:
             applied.set()
         return True
 
+    async def _work(self, projection: Projection) -> bool:
+        """Does a piece of what the projection left for later; False when nothing is left, or it does not live."""
+        if not isinstance(projection, WorksLater) or not projection.may_have_work:
+            return False
+        position = 0
+        try:
+            async with self._log.pool.acquire() as connection, connection.transaction():
+                await self._to_write(connection, projection)
+                row = await connection.fetchrow(
+                    "SELECT position, state FROM public.projection_checkpoint WHERE name = $1 AND version = $2 FOR UPDATE",
+                    projection.name,
+                    projection.version,
+                )
+                position = row["position"]
+                return row["state"] == "live" and await projection.work(connection)
+        except CONNECTION_ERRORS:
+            raise
+        except Exception as error:  # as of an event: it pauses this projection, and the log and the others go on
+            await self._pause(projection, position, error)
+            return False
+
+    async def _to_write(self, connection: asyncpg.Connection, projection: Projection) -> None:
+        """Settings of a transaction that writes the live tables, and the lock that keeps a rebuild from changing places with them."""
+        settings = {**FOR_WRITING, "search_path": schema_name(projection)}
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0)), set_config(name, value, true)"
+            " FROM unnest($2::text[], $3::text[]) AS s (name, value)",
+            switch_key(projection),
+            list(settings),
+            list(settings.values()),
+        )
+
     async def _apply(
         self, projection: Projection, events: Sequence[RecordedEvent], at: int, to: int, *, built: bool, complete: bool = False
     ) -> None:
-        settings = {**FOR_WRITING, "search_path": schema_name(projection)}
         async with self._log.pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                "SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0)), set_config(name, value, true)"
-                " FROM unnest($2::text[], $3::text[]) AS s (name, value)",
-                switch_key(projection),
-                list(settings),
-                list(settings.values()),
-            )
+            await self._to_write(connection, projection)
             await checkpoint.move(connection, projection, at, to, built=built)
             if not built and schemas.needs_all_indexes(events):
                 await schemas.complete(connection, projection, schema_name(projection))

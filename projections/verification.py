@@ -16,11 +16,11 @@ from domain.ids import Position
 from eventlog.leases import lease
 from eventlog.log import EventLog
 from projections.digest import ROW_SHA256, row_digests, table_digest, tables
-from projections.errors import ProjectionIncomplete, RebuildRunning
+from projections.errors import ProjectionIncomplete, RebuildRunning, WorkLeft
 from projections.projection import Projection, schema_name
 from projections.rebuild import Progress
-from projections.replay import replay, writing_session
-from projections.schemas import create, drop, schemas_key, shadow, sweep
+from projections.replay import finish, is_finished, replay, writing_session
+from projections.schemas import complete, create, drop, schemas_key, shadow, sweep
 
 ROWS_LOOKED_AT = 1000
 """Of the rows that one side has and the other has not, so many are read to find the first by its key."""
@@ -70,7 +70,7 @@ async def verify(
 ) -> Verdict:
     """Compares the live read model with the log. ``values`` puts the rows' contents into the differences.
 
-    Raises RebuildRunning, ProjectionIncomplete while it has never held the whole log, UnknownEventType, and whatever apply raises.
+    Raises RebuildRunning, ProjectionIncomplete while it has never held the whole log, WorkLeft, UnknownEventType, and whatever apply raises.
     """
     async with lease(log, schemas_key(projection)) as ours, writing_session(log) as connection:
         if not ours:
@@ -100,6 +100,8 @@ async def _snapshot(reader: asyncpg.Connection, projection: Projection) -> Posit
     if row is None or not row["built"]:
         percent = 100 * row["position"] // max(1, row["head"]) if row is not None else 0
         raise ProjectionIncomplete(projection.name, percent, paused=row is not None and row["state"] == "paused")
+    if not await is_finished(projection, schema_name(projection), reader):
+        raise WorkLeft(projection.name)
     return Position(row["position"])
 
 
@@ -117,6 +119,10 @@ async def _build_shadow(
         up_to=position,
         heard=lambda reached: heard(Progress("replaying", reached, position)),
     )
+    async with connection.transaction():
+        if not await is_finished(projection, shadow(projection), connection):
+            await complete(connection, projection, shadow(projection))
+    await finish(projection, shadow(projection), connection)
 
 
 async def _compare(

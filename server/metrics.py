@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from projections.checkpoint import statuses, without_old_versions
 from server.auth.principals import requires
+from server.fhir.state import added, indexed
 from server.route_template import route_template
 from server.services import Services
 
@@ -17,6 +18,7 @@ _HEAD = Gauge("anamnesis_log_position", "Position of the last event")
 _LAG = Gauge("anamnesis_projection_lag_events", "Events that a projection has not applied yet", ["projection"])
 _PAUSED = Gauge("anamnesis_projection_paused", "1 while a projection is paused", ["projection"])
 _STATE = Gauge("anamnesis_projection_state", "1 for the state that a projection is in", ["projection", "state"])
+_PARAMETERS = Gauge("anamnesis_search_parameters", "Search parameters that clients added: indexed, indexing, or unusable", ["state"])
 _SPOOL = Gauge("anamnesis_spool_instances", "Committed instances that wait in the spool")
 _DURATION = Histogram("anamnesis_http_request_seconds", "Time to the answer's first byte", ["method", "route", "status"])
 
@@ -37,6 +39,10 @@ async def metrics(request: Request) -> Response:
         _PAUSED.labels(status.name).set(status.state == "paused")
         for state in ("building", "live", "paused"):
             _STATE.labels(status.name, state).set(status.state == state)
+    rows = await added(services.pool)
+    indexing, unusable = len({code for _, code in await indexed(services.pool, rows)}), sum(bool(one.problem) for one in rows)
+    for state, count in (("indexed", len(rows) - indexing - unusable), ("indexing", indexing), ("unusable", unusable)):
+        _PARAMETERS.labels(state).set(count)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -23,6 +23,7 @@ from eventlog.tree import Tree
 from projections.dicom.projection import DicomProjection
 from projections.dispatch.projection import DispatchProjection
 from projections.fhir.projection import FhirProjection
+from projections.fhir.search.site import Known
 from projections.ledger.projection import LedgerProjection
 from projections.projection import Projection
 from projections.runner import Runner
@@ -79,6 +80,8 @@ class Services:
     """Set when an export is asked for here: it need not wait until somebody looks."""
     complete: set[str] = field(default_factory=set)
     """Read models that are known to have held the whole log once."""
+    known: Known = field(default_factory=Known)
+    """What the site has added to the search parameters, as the last request found it (server.fhir.state)."""
 
 
 @asynccontextmanager

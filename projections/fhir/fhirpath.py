@@ -19,6 +19,8 @@ from projections.fhir.definitions import elements_by_path, resource_types, type_
 Values = list[Any]
 Step = Callable[[Values], Values]
 Predicate = Callable[[Any], bool | None]
+MAX_BRANCHES = 1000
+"""Ways that one expression may have: each extension has a value of fifty types, any of which has extensions again."""
 
 
 class UnsupportedExpression(ValueError):
@@ -119,7 +121,10 @@ def _compile(node: _Node, roots: list[Branch]) -> list[Branch]:
         case "name":
             return [inner for root in roots for inner in _children(root, node.text)]
         case "dot":
-            return _compile(node.parts[1], _compile(node.parts[0], roots))
+            inner = _compile(node.parts[0], roots)
+            if len(inner) > MAX_BRANCHES:
+                raise UnsupportedExpression(f"{node.parts[0].kind} {node.parts[0].text} leads to more than {MAX_BRANCHES} types of values")
+            return _compile(node.parts[1], inner)
         case "union":
             return [branch for part in node.parts for branch in _compile(part, roots)]
         case "index":
@@ -299,15 +304,26 @@ def _literal(node: _Node) -> object:
 
 
 def _written(node: _Node) -> str:
+    """One text for one meaning: a path tells its source from any other."""
     match node:
-        case _Node(kind="compare" | "logic", text=operator, parts=(left, right)):
+        case _Node(kind="logic", text=operator, parts=parts):
+            left, right = (f"({_written(one)})" if one.kind == "logic" and one.text != operator else _written(one) for one in parts)
+            return f"{left} {operator} {right}"
+        case _Node(kind="as" | "is", text=text, parts=(left,)):
+            return f"{_written(left)} {node.kind} {text}"
+        case _Node(kind="compare", text=operator, parts=(left, right)):
             return f"{_written(left)} {operator} {_written(right)}"
         case _Node(kind="dot", parts=(left, right)):
             return f"{_written(left)}.{_written(right)}"
+        case _Node(kind="index", text=nth, parts=(of,)):
+            return f"{_written(of)}[{nth}]"
+        case _Node(kind="union", parts=parts):
+            return f"({' | '.join(map(_written, parts))})"
         case _Node(kind="call", text=name, parts=parts):
             return f"{name}({', '.join(_written(part) for part in parts)})"
         case _Node(kind="text", text=text):
-            return f"'{text}'"
+            quoted = text.replace("'", "\\'")
+            return f"'{quoted}'"
     return node.text
 
 

@@ -29,8 +29,11 @@ from projections.fhir.audit_event import audit_events
 from projections.fhir.definitions import resource_types
 from projections.fhir.person import Person, evolve, is_of_person, latest, patient, pseudonym, row_of
 from projections.fhir.provenance import provenance, signed_provenance
+from projections.fhir.search import indexing
+from projections.fhir.search.indexing import Additions
+from projections.fhir.search.site import TYPE as SEARCH_PARAMETER
 from projections.fhir.tables import STATEMENTS
-from projections.fhir.versions import Key, Versions
+from projections.fhir.versions import Key, Versions, first_key
 from projections.fhir.vocabulary import (
     REJECT_SYSTEM,
     SUBJECT_SYSTEM,
@@ -75,7 +78,10 @@ class FhirProjection:
             ClinicalRecordDeleted,
         }
     )
-    statements = (*STATEMENTS, *clinical.STATEMENTS, *erasure.STATEMENTS)
+    statements = (*STATEMENTS, *clinical.STATEMENTS, *erasure.STATEMENTS, *indexing.STATEMENTS)
+
+    def __init__(self) -> None:
+        self.may_have_work = True
 
     async def apply(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
         for part, erased in cut_at_erasures(batch):
@@ -84,13 +90,22 @@ class FhirProjection:
                 await erasure.purge(erased.event, erased.position, connection)
                 await self._write([erased], connection)
 
+    async def work(self, connection: asyncpg.Connection) -> bool:
+        """A piece of the rows for what the site added to the search parameters."""
+        self.may_have_work = await indexing.work(connection)
+        return self.may_have_work
+
+    async def is_done(self, connection: asyncpg.Connection) -> bool:
+        return await indexing.is_done(connection)
+
     async def _write(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
-        versions = Versions(connection)
+        versions = Versions(connection, await Additions.read(connection))
         await versions.fetch(key for recorded in batch for key in _touched(recorded))
         of_persons = [recorded.event for recorded in batch if is_of_person(recorded.event)]
         persons = await latest((getattr(event, "subject_id", "") for event in of_persons), connection)
         for recorded in batch:
             await _apply(recorded, versions, persons)
+        self.may_have_work |= versions.additions.have_changed
         await versions.write()
 
 
@@ -158,6 +173,9 @@ async def _record(
     event: ClinicalRecordWritten | ClinicalRecordDeleted, recorded: RecordedEvent, versions: Versions, persons: dict[str, Person]
 ) -> None:
     target: Json | None
+    if event.resource_type == SEARCH_PARAMETER:
+        resource = event.resource if isinstance(event, ClinicalRecordWritten) else {}
+        versions.additions.take(event.resource_id, resource, recorded.position, first_key(recorded.position))
     if is_of_person(event):
         target = _person(event.resource_id, recorded, versions, persons)
     elif isinstance(event, ClinicalRecordWritten):

@@ -9,7 +9,9 @@ import asyncpg
 import msgspec
 
 from eventlog.envelope import RecordedEvent, instant
+from projections.fhir.search.indexing import Additions
 from projections.fhir.search.rows import add_rows, no_rows
+from projections.fhir.search.site import NOTHING, Site
 from projections.fhir.vocabulary import Json
 
 Key = tuple[str, str]
@@ -48,11 +50,14 @@ class _Version(msgspec.Struct):
     is_new: bool
     found_by: Json | None = None
     """What is searched in, where the body is only a part of it."""
+    site: Site = NOTHING
+    """What the site had added to the search parameters when it was made."""
 
 
 class Versions:
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, additions: Additions | None = None) -> None:
         self.connection = connection
+        self.additions = additions or Additions({})
         self._current: dict[Key, _Version | None] = {}
         self._made: list[tuple[Key, _Version]] = []
         self._ended: dict[tuple[Key, int], int] = {}
@@ -92,7 +97,7 @@ class Versions:
         if before is not None and before.position_from == recorded.position:
             raise AssertionError(f"{key[0]} changes twice in one event")
         body["meta"] = {"versionId": str(number), "lastUpdated": instant(recorded.recorded_at), **_without_version(body.get("meta", {}))}
-        made = _Version(number, body, recorded.position, None, recorded.recorded_at, True)
+        made = _Version(number, body, recorded.position, None, recorded.recorded_at, True, site=self.additions.site)
         if before is not None:
             before.position_to = recorded.position
             if not before.is_new:
@@ -121,7 +126,7 @@ class Versions:
             before.position_to = recorded.position
         if number > 1 and (before is None or not before.is_new):
             self._ended[key, number - 1] = recorded.position
-        made = _Version(number, body, recorded.position, None, recorded.recorded_at, True)
+        made = _Version(number, body, recorded.position, None, recorded.recorded_at, True, site=self.additions.site)
         self._current[key] = made
         self._made.append((key, made))
 
@@ -154,12 +159,21 @@ class Versions:
                     await asyncio.sleep(0)
                 if made.body is not _DELETED:
                     add_rows(made.found_by or made.body, key, found)
+                    added = made.site.plans.get(made.body["resourceType"])
+                    if added is not None:
+                        add_rows(made.body, key, found, added)
         finally:
             await copying
         for table, of_table in found.items():
             await _copy(connection, table, of_table)
-        for table, added in self._rows.items():
-            await _copy(connection, table, added)
+        for table, more in self._rows.items():
+            await _copy(connection, table, more)
+        await self.additions.write(connection)
+
+
+def first_key(position: int) -> int:
+    """Of the versions that the event at this position makes."""
+    return position << VERSION_BITS
 
 
 def _keys(positions: Iterable[int]) -> Iterator[int]:
@@ -168,7 +182,7 @@ def _keys(positions: Iterable[int]) -> Iterator[int]:
     for position in positions:
         nth = nth + 1 if position == last else 0
         last = position
-        yield position << VERSION_BITS | nth
+        yield first_key(position) | nth
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")

@@ -28,6 +28,7 @@ from eventlog.log import EventLog
 from projections import rebuild as rebuilding
 from projections.checkpoint import statuses
 from projections.errors import ProjectionIncomplete
+from projections.fhir.projection import FhirProjection
 from projections.projection import named
 from projections.pruning import Pruned
 from projections.pruning import prune as prune_old
@@ -38,6 +39,9 @@ from server.cli.session import with_log
 
 SAMPLE_S = 1.0
 """A build in progress is looked at twice, so far apart, to tell how long it will take."""
+
+MANY_TYPES = 5
+"""So many are shown as a number."""
 
 Name = Annotated[str, typer.Argument(help="As `anamnesis projections status` shows it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -95,6 +99,47 @@ def _show(rows: list[dict[str, Any]]) -> None:
         done = f"{row['percent']} %"
         table.add_row(row["name"], str(row["version"]), str(row["position"]), str(row["lag"]), done, state, remaining, problem)
     Console().print(table)
+
+
+@app.command()
+def parameters(as_json: AsJson = False) -> None:
+    """Show the search parameters that clients added, and how far each is indexed.
+
+    Examples:
+
+        anamnesis projections parameters
+
+        anamnesis projections parameters --json
+    """
+    rows = with_log(_added)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("SearchParameter", "of", "code", "type", "done", "problem")
+    for row in rows:
+        bases = row["bases"] if len(row["bases"]) < MANY_TYPES else [f"{len(row['bases'])} types"]
+        done = "" if row["percent"] is None else f"{row['percent']} %"
+        table.add_row(row["id"], ", ".join(bases), row["code"], row["type"], done, row["problem"])
+    Console().print(table)
+
+
+async def _added(log: EventLog) -> list[dict[str, Any]]:
+    """What is active; without percent where it cannot be used, and ``problem`` says why."""
+    from projections.fhir.definitions import SearchParameter
+    from server.fhir.state import added, indexed
+
+    await Runner(log, [FhirProjection()]).prepare()
+    found = await added(log.pool)
+    waiting = await indexed(log.pool, found)
+    rows: list[dict[str, Any]] = []
+    for one in found:
+        row: dict[str, Any] = {"id": one.id, "code": "", "type": "", "bases": [], "percent": None, "problem": one.problem}
+        if one.definition:
+            defined = msgspec.json.decode(one.definition, type=SearchParameter)
+            percent = min((waiting[base, defined.code] for base in defined.base if (base, defined.code) in waiting), default=100)
+            row |= {"code": defined.code, "type": defined.type, "bases": list(defined.base), "percent": percent}
+        rows.append(row)
+    return rows
 
 
 @app.command()

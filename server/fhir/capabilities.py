@@ -9,6 +9,7 @@ from typing import Any
 from projections.fhir import guide
 from projections.fhir.definitions import compartments, search_parameters
 from projections.fhir.projection import TYPES
+from projections.fhir.search.site import CURRENT
 from server.as_of import HEADER, PARAMETER
 from server.fhir.includes import may_be_included, may_include
 from server.fhir.parameters import supported
@@ -23,8 +24,22 @@ _AS_OF = (
 )
 
 
-@lru_cache(maxsize=8)
 def capability_statement(base: str, routes: Routes, token_address: str | None) -> dict[str, Any]:
+    """With what the site has added to the search parameters, as this request knows it."""
+    known = CURRENT.get()
+    return _statement(base, routes, token_address, known.revision, tuple(sorted(known.indexing.items())))
+
+
+@lru_cache(maxsize=8)
+def _statement(
+    base: str,
+    routes: Routes,
+    token_address: str | None,
+    revision: tuple[int, int],
+    indexing: tuple[tuple[tuple[str, str], int], ...],
+) -> dict[str, Any]:
+    says = [f"Every answer says in the header {HEADER} which position of the log it is as of."]
+    says += [f"Being indexed, and refused until that is done: {kind}.{code} ({percent} %)." for (kind, code), percent in indexing]
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -39,7 +54,7 @@ def capability_statement(base: str, routes: Routes, token_address: str | None) -
         "rest": [
             {
                 "mode": "server",
-                "documentation": f"Every answer says in the header {HEADER} which position of the log it is as of.",
+                "documentation": " ".join(says),
                 "security": _security(token_address),
                 "resource": [_resource(resource_type, routes) for resource_type in TYPES],
                 "interaction": _interactions("system", routes),
@@ -102,8 +117,11 @@ def _operations(resource_type: str | None, routes: Routes) -> list[dict[str, str
 
 
 def _search_parameter(resource_type: str, name: str, kind: str) -> dict[str, Any]:
-    """With its definition, where the guide or R5 has it."""
+    """With its definition, where the guide, R5 or the site has it."""
     ours = {one.code: one for one in guide.search_parameters() if resource_type in one.base}
     found = ours.get(name) or (None if resource_type == "Resource" else search_parameters(resource_type).get(name))
     made = {"name": name, "type": kind}
-    return made if found is None or found.type != kind else {**made, "definition": found.url}
+    if found is None:
+        added = CURRENT.get().site.of(resource_type).get(name)
+        return made if added is None else {**made, "definition": added.url}
+    return made if found.type != kind else {**made, "definition": found.url}

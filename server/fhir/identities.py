@@ -10,7 +10,7 @@ import msgspec
 from projections.fhir.definitions import is_resource_type
 from projections.fhir.person import patient, person_in
 from projections.fhir.projection import SCHEMA
-from projections.fhir.search.parameters import parameters
+from projections.fhir.search.site import known_parameters
 from projections.fhir.vocabulary import SUBJECT_SYSTEM, Json
 from server.auth.principals import Authenticated
 from server.errors import ScopeMissing
@@ -72,7 +72,7 @@ def _identifies(resource_type: str, name: str, value: str) -> bool:
     code, _, modifier = head.partition(":")
     if not is_chain:
         return _looks_beyond(resource_type, code, modifier, value)
-    parameter = parameters(resource_type).get(code) if is_resource_type(resource_type) else None
+    parameter = known_parameters(resource_type).get(code) if is_resource_type(resource_type) else None
     if parameter is None:
         return False
     kinds = (modifier,) if modifier else target_types(parameter)
@@ -81,7 +81,7 @@ def _identifies(resource_type: str, name: str, value: str) -> bool:
 
 def _looks_beyond(resource_type: str, code: str, modifier: str, value: str) -> bool:
     """Whether a parameter tells something of a person that the pseudonym does not."""
-    if resource_type != "Patient" or code not in parameters(resource_type):
+    if resource_type != "Patient" or code not in known_parameters(resource_type):
         return False
     if code == "identifier" and value and not modifier:
         return any(not one.startswith(f"{SUBJECT_SYSTEM}|") for one in value.split(","))

@@ -14,11 +14,12 @@ import msgspec
 from projections.fhir.definitions import is_resource_type, resource_types
 from projections.fhir.projection import SCHEMA
 from projections.fhir.search.parameters import parameters
+from projections.fhir.search.site import CURRENT, known_parameters
 from server.fhir.access import Access
 from server.fhir.as_of import Given
 from server.fhir.conditions import Condition
 from server.fhir.outcome import FhirError
-from server.fhir.parameters import reference_numbers, target_types
+from server.fhir.parameters import known_parameter, reference_numbers, supported, target_types
 from server.fhir.within import Clause
 
 NAMES = ("_include", "_revinclude")
@@ -70,8 +71,8 @@ def includes(resource_type: str, given: Given, *, lenient: bool) -> tuple[list[I
             continue
         try:
             found.append(_include(name, base == "_revinclude", modifier, value))
-        except FhirError:
-            if not lenient:
+        except FhirError as error:
+            if not lenient or error.status != 400:
                 raise
             ignored.append(name)
     return found, ignored
@@ -79,14 +80,21 @@ def includes(resource_type: str, given: Given, *, lenient: bool) -> tuple[list[I
 
 def may_include(resource_type: str) -> list[str]:
     """What `_include` takes of a search of this type (R5 CapabilityStatement.rest.resource.searchInclude)."""
-    own = [f"{resource_type}:{code}" for code, one in parameters(resource_type).items() if one.type == "reference"]
+    own = [f"{resource_type}:{code}" for code, kind in supported(resource_type).items() if kind == "reference"]
     return [f"{resource_type}:*", *own] if own else []
 
 
 def may_be_included(resource_type: str) -> list[str]:
     """What `_revinclude` takes of it: the references that name this type as one that they may lead to. A reference that may lead to any
     type is taken too, and left out here: there are 82 of these."""
-    return list(_referring_parameters().get(resource_type, ()))
+    known = CURRENT.get()
+    added = [
+        f"{kind}:{code}"
+        for kind, of_type in known.site.parameters.items()
+        for code, one in of_type.items()
+        if one.type == "reference" and resource_type in target_types(one) and (kind, code) not in known.indexing
+    ]
+    return sorted([*_referring_parameters().get(resource_type, ()), *added])
 
 
 async def included(
@@ -150,12 +158,13 @@ def _include(name: str, is_reverse: bool, modifier: str, value: str) -> Include:
         raise FhirError(400, "not-supported", f"{name}: the one modifier is :iterate", f"http.{name}")
     if not is_resource_type(source_type) or not code or (target and not is_resource_type(target)):
         raise FhirError(400, "value", f"{name} takes Type:parameter, Type:parameter:TargetType or Type:*", f"http.{name}")
-    known = parameters(source_type)
+    known = known_parameters(source_type)
     if code == "*":
-        numbers = {number for one in known.values() if one.type == "reference" for number in reference_numbers(one)}
-    elif code in known and known[code].type == "reference":
-        numbers = set(reference_numbers(known[code]))
-        narrowed = {look.target for look in known[code].looks}
+        every = [known_parameter(source_type, code) for code, one in known.items() if one.type == "reference"]
+        numbers = {number for one in every if one is not None for number in reference_numbers(one)}
+    elif (one := known_parameter(source_type, code)) is not None and one.type == "reference":
+        numbers = set(reference_numbers(one))
+        narrowed = {look.target for look in one.looks}
         if not target and len(narrowed) == 1:
             target = next(iter(narrowed)) or ""
     else:
@@ -172,7 +181,7 @@ def _include(name: str, is_reverse: bool, modifier: str, value: str) -> Include:
 
 @cache
 def _referring_parameters() -> Mapping[str, Sequence[str]]:
-    """Type → the reference parameters that may lead to it."""
+    """Type → the reference parameters of R5 and the guide that may lead to it."""
     found: dict[str, list[str]] = {}
     for source_type in resource_types():
         for code, one in parameters(source_type).items():

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from projections.fhir.definitions import is_resource_type
-from projections.fhir.search.parameters import TABLES, Look, Parameter, is_single, parameters
+from projections.fhir.search.parameters import TABLES, Look, Parameter, is_single
 from projections.fhir.search.rows import of_type_number
+from projections.fhir.search.site import CURRENT, known_parameters
 from projections.fhir.search.values import MAX_CHARACTERS
 from server.fhir import comparisons
 from server.fhir.comparisons import DateTest, Test
@@ -42,6 +43,8 @@ MAX_VALUES = 2000
 """Of all parameters of a search together: a statement of PostgreSQL takes 32,767 arguments."""
 ANY_TYPE = 100
 """A parameter that may lead to so many types may lead to any."""
+RETRY_AFTER_S = 5
+"""What a client is told to wait while a parameter is being indexed."""
 MAX_TYPES = 12
 """Types that a link of a chain may lead to without one being named."""
 
@@ -75,10 +78,11 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
 def supported(resource_type: str) -> dict[str, str]:
-    """Parameter → its type in a CapabilityStatement; of what is no type of resource there are none."""
+    """Parameter → its type in a CapabilityStatement; of what is no type of resource there are none. Not yet what is being indexed."""
     if not is_resource_type(resource_type):
         return {}
-    return {code: one.type for code, one in parameters(resource_type).items()}
+    indexing = CURRENT.get().indexing
+    return {code: one.type for code, one in known_parameters(resource_type).items() if (resource_type, code) not in indexing}
 
 
 def parse(resource_type: str, given: Sequence[tuple[str, str]], *, lenient: bool) -> tuple[list[Condition], list[str]]:
@@ -158,12 +162,25 @@ def target_types(parameter: Parameter) -> tuple[str, ...]:
     return targets if len(targets) < ANY_TYPE else ()
 
 
+def known_parameter(resource_type: str, code: str) -> Parameter | None:
+    """The parameter of this code; None where there is none. Raises FhirError (503) while it is being indexed: half would look like all."""
+    percent = CURRENT.get().indexing.get((resource_type, code))
+    if percent is not None:
+        said = f"{resource_type} is being indexed by {code}, which was added as a search parameter; {percent} % are done: try again later"
+        refused = FhirError(503, "transient", said, f"http.{code}")
+        refused.headers = {"Retry-After": str(RETRY_AFTER_S)}
+        raise refused
+    return known_parameters(resource_type).get(code)
+
+
 def _known(resource_type: str, code: str) -> Parameter:
-    known = parameters(resource_type)
+    known = known_parameters(resource_type)
     if code not in known:
         names = ", ".join(sorted({*known, *RESULT_PARAMETERS}))
         raise FhirError(400, "not-supported", f"{resource_type} has no search parameter {code}; there are {names}", f"http.{code}")
-    return known[code]
+    found = known_parameter(resource_type, code)
+    assert found is not None
+    return found
 
 
 def _plain(resource_type: str, parameter: Parameter, modifier: str, name: str, value: str) -> Condition:

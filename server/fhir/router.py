@@ -15,9 +15,10 @@ from server.fhir.compartments import router as compartments
 from server.fhir.export import routes as export
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.representation import Representation
-from server.fhir.route import READ, FhirRoute, Reader, base_url, given_in_url, known_only
+from server.fhir.route import READ, FhirRoute, Reader, base_url, given_in_url, known_only, services_of
 from server.fhir.served import routes_of
 from server.fhir.smart_configuration import router as smart_configuration
+from server.fhir.state import reached_position
 
 router = APIRouter(prefix="/fhir", route_class=FhirRoute, tags=["FHIR"])
 router.include_router(smart_configuration)
@@ -26,6 +27,7 @@ router.include_router(smart_configuration)
 @router.api_route("/metadata", methods=READ)
 async def metadata(request: Request, reader: Annotated[Authenticated, Depends(requires("fhir:read", or_some=INTERACTIONS))]) -> Response:
     given = known_only(request, given_in_url(request), ("_format", "_pretty"), "metadata")
+    await reached_position(services_of(request))
     made = capability_statement(base_url(request), routes_of(request.app), token_address(request))
     return Response(Representation.asked(given).encode(made), media_type=FHIR_JSON)
 

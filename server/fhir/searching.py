@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from projections.fhir.definitions import is_resource_type
+from projections.fhir.search.site import CURRENT, Known
 from server.as_of import PARAMETER
 from server.audit.reads import saw_resources, saw_search
 from server.auth.principals import Authenticated
@@ -28,6 +29,7 @@ from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, base_url, count_asked, given_in_url, services_for, services_of
 from server.fhir.search import Search
 from server.fhir.state import reached_position
+from server.services import Services
 
 DEFAULT_COUNT = 50
 TOTALS = ("accurate", "estimate", "none")
@@ -77,7 +79,9 @@ async def answer_search(
     page = opened_page(services, access, path, given)
     is_first = page is None
     asked = given if page is None else page.parameters
-    lenient = page is not None or preferences(request).is_lenient
+    reached = await reached_position(services)
+    known = CURRENT.get()
+    lenient = page is None and preferences(request).is_lenient
     searches, ignored = _parsed(types, asked if path else [one for one in asked if one[0] != TYPE_PARAMETER], lenient=lenient)
     searches = [one.within(access) for one in searches]
     for wanted in searches:
@@ -91,7 +95,7 @@ async def answer_search(
         page = Page(
             resource_type=path,
             parameters=[(name, value) for name, value in given if name not in (*ignored, PARAMETER)],
-            position=position if position is not None else await reached_position(services),
+            position=position if position is not None else reached,
             count=count,
             total=None,
             access=access.name,
@@ -101,6 +105,7 @@ async def answer_search(
     matches = Matches(searches, page.position)
     saw_search(request, page.parameters)
     if shown.is_count or page.count == 0:  # R5 search.html#count: the same
+        await _check_unchanged(services, known)
         return bundle("searchset", page, links(request, services, page, is_first, None), _warning(ignored), shown)
     rows = await matches.page(services.searches, page.after, page.count + 1)
     more, rows = len(rows) > page.count, rows[: page.count]
@@ -108,6 +113,7 @@ async def answer_search(
         page = msgspec.structs.replace(page, total=len(rows))
     page_links = links(request, services, page, is_first, matches.mark(rows[-1]) if more else None)
     beside = await included(services.searches, access, rows, searches[0].includes, page.position)
+    await _check_unchanged(services, known)
     modes = ["match"] * len(rows) + ["include"] * len(beside)
     rows = [*rows, *beside]
     saw_resources(request, (row["body"] for row in rows))
@@ -148,6 +154,14 @@ def _parsed(types: Sequence[str], given: Given, *, lenient: bool) -> tuple[list[
         what = [(name, value) for name, value in what if name not in ignored]
         found = [Search.parsed(one, what, lenient=lenient) for one in types]
     return [search for search, _ in found], ignored
+
+
+async def _check_unchanged(services: Services, known: Known) -> None:
+    """Raises FhirError (503) where the site's own parameters changed meanwhile: the rows of one that it took away are being removed."""
+    if known.site.parameters:
+        await reached_position(services)
+        if CURRENT.get().revision != known.revision:
+            raise FhirError(503, "transient", "search parameters of this site changed during this search: try again")
 
 
 def _is_total_asked(given: Given) -> bool:

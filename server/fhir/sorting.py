@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from projections.fhir.projection import SCHEMA
-from projections.fhir.search.parameters import TABLES, is_single, parameters
+from projections.fhir.search.parameters import TABLES, is_single
 from server.fhir.as_of import Given
 from server.fhir.conditions import of
 from server.fhir.outcome import FhirError
+from server.fhir.parameters import known_parameter
 
 SORT = "_sort"
 MAX_KEYS = 4
@@ -122,7 +123,7 @@ def _key(resource_type: str, code: str, *, is_descending: bool) -> SortKey | Non
         return SortKey(column="id", kind="text", is_descending=is_descending)
     if code == "_lastUpdated":
         return SortKey(column="last_updated", kind="timestamptz", is_descending=is_descending)
-    parameter = parameters(resource_type).get(code)
+    parameter = known_parameter(resource_type, code)
     if parameter is None or parameter.type not in _COLUMNS or not parameter.looks:
         return None
     column, kind = _COLUMNS[parameter.type]

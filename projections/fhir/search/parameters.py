@@ -99,11 +99,21 @@ def sources(resource_type: str) -> tuple[Source, ...]:
     return _made(resource_type)[1]
 
 
+def added(resource_type: str, defined: SearchParameter) -> tuple[Parameter | None, tuple[Source, ...]]:
+    """A parameter beside those of a type, or None where it leads to nothing that its type compares, and the sources that no other has.
+
+    They depend on the definition alone, and not on what else was added. Raises UnsupportedExpression and what a strange one makes fail.
+    """
+    maker = _Maker(resource_type, beside=_made(resource_type)[2])
+    return maker.parameter(defined), tuple(maker.sources.values())
+
+
 @cache
 def is_single(resource_type: str, code: str) -> bool:
     """Whether no resource has several values that this parameter looks at: they are of one element, on top, that comes once."""
     found = set()
-    for look in parameters(resource_type)[code].looks:
+    parameter = parameters(resource_type).get(code)  # none of those that a site adds
+    for look in parameter.looks if parameter is not None else ():
         element = next((one for one in _elements_on_top(resource_type) if look.source.branch.path in one.json_names), None)
         if element is None or element.is_repeated:
             return False
@@ -117,13 +127,13 @@ def _elements_on_top(resource_type: str) -> tuple[Element, ...]:
 
 
 @cache
-def _made(resource_type: str) -> tuple[dict[str, Parameter], tuple[Source, ...]]:
+def _made(resource_type: str) -> tuple[dict[str, Parameter], tuple[Source, ...], _Maker]:
     defined = {**search_parameters(resource_type), **_own(resource_type)}
     maker = _Maker(resource_type)
     # Composites come first: a plain parameter then shares the rows of their parts.
     ordered = sorted(defined.values(), key=lambda one: (one.type != "composite", one.code))
     made = {one.code: found for one in ordered if (found := maker.parameter(one)) is not None}
-    return dict(sorted(made.items())), tuple(maker.sources.values())
+    return dict(sorted(made.items())), tuple(maker.sources.values()), maker
 
 
 def _own(resource_type: str) -> dict[str, SearchParameter]:
@@ -136,10 +146,13 @@ def _own(resource_type: str) -> dict[str, SearchParameter]:
 
 
 class _Maker:
-    def __init__(self, resource_type: str) -> None:
+    def __init__(self, resource_type: str, beside: _Maker | None = None) -> None:
+        """``beside``: what it has made is shared, and not made again."""
         self._type = resource_type
+        self._compiled = compiled if beside is None else compiled.__wrapped__  # what a client writes would fill the cache
+        self._known = beside.sources if beside is not None else {}
         self.sources: dict[tuple[str, str, str], Source] = {}
-        self._shared: dict[tuple[str, str], Source] = {}
+        self._shared: dict[tuple[str, str], Source] = dict(beside._shared) if beside is not None else {}
         """Kind and whole path → the source that is made for it, with or without a container."""
 
     def parameter(self, defined: SearchParameter) -> Parameter | None:
@@ -147,7 +160,7 @@ class _Maker:
             return None
         if defined.code in ("_id", "_lastUpdated"):
             return Parameter(code=defined.code, type=defined.type, url=defined.url)
-        branches = compiled(defined.expression, self._type)
+        branches = self._compiled(defined.expression, self._type)
         if defined.type == "composite":
             parts = self._parts(defined, branches)
             return Parameter(code=defined.code, type="composite", url=defined.url, parts=parts) if parts else None
@@ -182,6 +195,8 @@ class _Maker:
             return shared
         within = container.path if container is not None else ""
         key = (kind, within, branch.path)
+        if key in self._known:
+            return self._known[key]
         if key not in self.sources:
             number = number_of(self._type, *key, branch.type)
             self.sources[key] = Source(number=number, kind=kind, branch=branch, container=container)

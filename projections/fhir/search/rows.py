@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,9 @@ Rows = dict[str, list[Row]]
 _Job = Callable[[Json, int, Rows], None]
 
 
-class _Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True):
+    """What there is to do for a resource of a type."""
+
     by_name: dict[str, tuple[tuple[str | None, _Job], ...]]
     """Name of a top-level element → what there is to do where a resource has it, and some of it the name within."""
     always: tuple[_Job, ...]
@@ -30,9 +32,13 @@ def no_rows() -> Rows:
     return {table: [] for table in TABLES.values()}
 
 
-def add_rows(body: Json, key: int, rows: Rows) -> None:
-    """Appends the rows of a resource, in the order of its elements, so that the same resource gives the same rows."""
-    plan = _plan(body["resourceType"])
+def add_rows(body: Json, key: int, rows: Rows, plan: Plan | None = None) -> None:
+    """Appends the rows of a resource, in the order of its elements, so that the same resource gives the same rows.
+
+    Of all parameters that its type has in R5 and in the guide, or of those that the plan is for.
+    """
+    if plan is None:
+        plan = _plan(body["resourceType"])
     for name, value in body.items():
         jobs = plan.by_name.get(name)
         if jobs is not None:
@@ -56,11 +62,24 @@ def of_type_number(source: Source) -> int:
     return number_of("", "of-type", "", str(source.number), "")
 
 
+def rows_of(source: Source) -> tuple[tuple[str, int], ...]:
+    """The tables, and the numbers in them, under which a source may have rows."""
+    own = (TABLES[source.kind], source.number)
+    if source.kind == "reference":
+        return (own, ("token", source.number))
+    return (own, ("token", of_type_number(source))) if source.kind == "token" else (own,)
+
+
 @cache
-def _plan(resource_type: str) -> _Plan:
+def _plan(resource_type: str) -> Plan:
+    return plan_of(sources(resource_type))
+
+
+def plan_of(of_sources: Iterable[Source]) -> Plan:
+    """For the rows of these sources, all of one type of resource."""
     by_name: dict[str, list[tuple[str | None, _Job]]] = {}
     always: list[_Job] = []
-    for source in sources(resource_type):
+    for source in of_sources:
         jobs = [_job(source, source.number, CONVERTERS[source.kind], TABLES[source.kind])]
         if source.kind == "reference" and source.branch.type in ("Reference", "CodeableReference"):
             jobs.append(_job(source, source.number, identifiers_of_references, "token"))
@@ -71,7 +90,7 @@ def _plan(resource_type: str) -> _Plan:
             always += jobs
         else:
             by_name.setdefault(first, []).extend((second, job) for job in jobs)
-    return _Plan({name: tuple(jobs) for name, jobs in by_name.items()}, tuple(always))
+    return Plan({name: tuple(jobs) for name, jobs in by_name.items()}, tuple(always))
 
 
 def _first_names(source: Source) -> tuple[str | None, str | None]:

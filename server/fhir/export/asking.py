@@ -84,8 +84,9 @@ async def asked_of(request: Request, reader: Authenticated, resource_type: str, 
     given = [(name, value) for name, value, _ in placed]
     _check_format(single(given, "_outputFormat"))
     types = _types(given, access, level, lenient, ignored)
+    reached = await reached_position(services)  # with what the site has added to the search parameters
     position = await asked_position(services.pool, given)
-    position = position if position is not None else await reached_position(services)
+    position = position if position is not None else reached
     await wait_for(services.pool, LedgerProjection(), position)
     at = await services.pool.fetchval(_LATEST_AT, position) or datetime.now(UTC)
     elements = Representation.asked([one for one in given if one[0] == "_elements"])

@@ -114,7 +114,7 @@ def statement_of(asked: Asked, resource_type: str) -> Statement:
         conditions.insert(0, MadeBeyond(asked.since))
     if resource_type in asked.filters:
         seen_by = access_of(asked.reader).seen_by
-        searches = [Search.parsed(resource_type, one, lenient=True)[0] for one in asked.filters[resource_type]]
+        searches = [Search.parsed(resource_type, one, lenient=False)[0] for one in asked.filters[resource_type]]
         ways = [tuple(map(seen_by, one.conditions)) for one in searches]
         conditions += ways[0] if len(ways) == 1 else [Any(tuple(map(All, ways)))]
     return Statement(resource_type, conditions, asked.position)

@@ -32,7 +32,7 @@ from projections.fhir.vocabulary import Json
 from server.auth.principals import Authenticated
 from server.fhir.as_of import Given
 from server.fhir.outcome import FhirError
-from server.fhir.writing import incoming, people, validity
+from server.fhir.writing import incoming, people, search_parameters, validity
 from server.fhir.writing.interaction import Interaction, Written
 from server.fhir.writing.matching import caught_up, conditional_id, matches
 from server.fhir.writing.numbers import Change, Numbers
@@ -160,6 +160,7 @@ class _Attempt:
         parts = zip(self._interactions, targets, resources, made, strict=True)
         changed = [(one.resource_at, target.key[1], sent) for one, target, sent, (_, events) in parts if sent is not None and events]
         await validity.check(self._services, changed)
+        await search_parameters.check(self._services, changed)
         try:
             appended = await self._services.log.append(appends, principal=self._asker.principal)
         except SubjectKeyDestroyed:

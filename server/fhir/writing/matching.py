@@ -20,6 +20,7 @@ from server.fhir.outcome import FhirError
 from server.fhir.parameters import RESULT_PARAMETERS, parse
 from server.fhir.query import Statement
 from server.fhir.search import conditions_within
+from server.fhir.state import reached_position
 from server.services import Services
 
 
@@ -41,10 +42,13 @@ async def matches(
     access.require("s", resource_type)
     if not condition or any(name in RESULT_PARAMETERS for name, _ in condition):
         raise FhirError(400, "value", "a condition has search parameters, and no others", expression)
+    await reached_position(services)  # what the site has added counts here, too
     try:
         conditions, _ = parse(resource_type, condition, lenient=False)
     except FhirError as error:
-        raise FhirError(error.status, error.code, error.detail, expression) from None
+        refused = FhirError(error.status, error.code, error.detail, expression)
+        refused.headers = error.headers
+        raise refused from None
     check_search(asker, resource_type, condition)
     rows = await Statement(resource_type, conditions_within(access, resource_type, conditions), position).page(services.searches, "", 2)
     recorder: AccessRecorder | None = services.recorder
