@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("start.md", "ingest.md", "search.md", "audit.md", "operate.md", "erasure.md")
+PAGES = ("start.md", "ingest.md", "search.md", "fhir.md", "dicomweb.md", "audit.md", "operate.md", "erasure.md")
 BLOCK = re.compile(r"^<!-- run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIMEOUT_S = 300
 

@@ -30,7 +30,7 @@ _QUERY: dict[str, tuple[Json, str]] = {
     "_since": (TEXT, f"Made from {_INSTANT} on"),
     "_at": (TEXT, f"Held at some time of {_INSTANT}"),
     "_sort": (TEXT, "Parameters, with commas between them; with - before it descending"),
-    "_count": ({"type": "integer", "minimum": 1}, "Entries a page, up to 1,000"),
+    "_count": ({"type": "integer", "minimum": 0}, "Entries a page, up to 1,000; 0: of a search, just the total"),
     "_total": ({"enum": ["accurate", "estimate", "none"]}, "none spares the count"),
     "_page": (TEXT, "Which page; only links of ours have it, and take nothing beside it"),
     "_type": (TEXT, "Types of resources, with commas between them"),
