@@ -15,8 +15,8 @@ from server.openapi import parameters, schemas
 from server.openapi.kinds import PROBLEM, Answer, Kind, kind_of
 from server.openapi.schemas import TEXT, Json, ref
 
-_OPEN = "/health/"
-"""What asks for no token."""
+_OPEN = ("/health/", "/auth/token")
+"""What asks for no token: it has none of the refusals of what does."""
 _OF_FHIR = (400, 401, 403, 406, 503)
 _ELSEWHERE = (400, 401, 403, 503)
 """Refusals that every route of a room has."""

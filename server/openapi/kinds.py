@@ -143,6 +143,7 @@ _SIGNING = (401, 404, 409, 422, 429)
 _ERASING = (404, 409, 410, 422)
 _ERASURE = _json("ErasureStatus")
 
+_NO_TOKEN = Answer("Why there is none (RFC 6749, 5.2)", _json("TokenRefused"))
 _NDJSON = {"application/fhir+ndjson": BINARY}
 _EXPORT_BEGUN = Answer("Begun: Content-Location says where to ask how far it is", _fhir("OperationOutcome"), ("Content-Location",))
 
@@ -175,6 +176,7 @@ ROUTES: tuple[tuple[str, Kind], ...] = (
     (r"POST /subjects/.*/confirmation", Kind(answers={202: Answer("Confirmed", _ERASURE)}, refusals=_ERASING)),
     (r"POST /subjects/.*/holds", Kind(answers={201: Answer("Placed", _json("PlacedHold"))}, refusals=_ERASING, body=_json("HoldWanted"))),
     (r"DELETE /subjects/.*/holds/.*", Kind(answers={204: Answer("Lifted")}, refusals=_ERASING)),
+    (r"POST /auth/token", Kind(answers={200: Answer("An access token", _json("AccessToken")), **{status: _NO_TOKEN for status in (400, 401, 413, 429)}}, body={FORM: ref("TokenWanted")})),
     (r"GET /health/live", Kind(answers={200: Answer("The process answers", _json("Health"))})),
     (r"GET /health/ready", Kind(answers={200: Answer("It can work", _json("Health")), 503: Answer("It cannot", _json("Health"))})),
     (r"GET /metrics", Kind(answers={200: Answer("The exposition format", {"text/plain": TEXT})})),

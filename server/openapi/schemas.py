@@ -75,6 +75,9 @@ _PLAIN: Json = {
     "DicomJson": _many({"type": "object"}),
     "StoreInstancesResponse": {"type": "object"},
     "Manifest": _object("transactionTime", "output", transactionTime=TEXT, requiresAccessToken={"type": "boolean"}, output=_many({"type": "object"})),
+    "TokenWanted": _object("grant_type", "client_assertion_type", "client_assertion", grant_type=TEXT, client_assertion_type=TEXT, client_assertion=TEXT, scope=TEXT),
+    "AccessToken": _object("access_token", "token_type", "expires_in", access_token=TEXT, token_type=TEXT, expires_in={"type": "integer"}, scope=TEXT),
+    "TokenRefused": _object("error", error=TEXT, error_description=TEXT),
     "Health": _object("status", status={"enum": ["live", "ready", "unready"]}, problems=_many(TEXT)),
     "Checkpoints": _object("checkpoints", checkpoints=_many({"type": "object"})),
     "Keys": _object("keys", keys=_many({"type": "object"})),
@@ -82,4 +85,4 @@ _PLAIN: Json = {
     "Signer": _object("key_id", "principal", key_id=TEXT, principal=TEXT),
     "Erasures": _many(ref("ErasureStatus")),
     "PlacedHold": _object("hold_id", hold_id=TEXT),
-}
+}  # fmt: skip

@@ -31,6 +31,11 @@ test('the capability statement says what there is', async () => {
   assert.ok(tool.interactionsFor({ resourceType: 'ImagingStudy' }).includes('read'));
 });
 
+test('where tokens are given is found by smart-configuration', async () => {
+  const { tokenUrl } = await client.smartAuthMetadata();
+  assert.equal(tokenUrl.href, new URL('/auth/token', BASE_URL).href);
+});
+
 test('create, read and vread give the same resource, and its version', async () => {
   const made = await created();
   const { response } = Client.httpFor(made);
@@ -88,7 +93,7 @@ test('the system is searched by type, by GET and by POST', async () => {
 });
 
 test('pages go on until there are no more, each resource once', async () => {
-  let page = await client.search({ resourceType: 'Observation', searchParams: { _count: '3' } });
+  let page = await client.search({ resourceType: 'Observation', searchParams: { _count: '3', _total: 'accurate' } });
   const { total } = page;
   const seen = [];
   for (; page; page = await client.nextPage({ bundle: page })) {
