@@ -98,10 +98,15 @@ def _distinct(branches: list[Branch]) -> tuple[Branch, ...]:
     return tuple({(branch.path, branch.type, branch.target): branch for branch in branches}.values())
 
 
+def syntax(expression: str) -> Node:
+    """The tree of an expression. Raises UnsupportedExpression."""
+    return _Parser(expression).whole()
+
+
 # Compiling
 
 
-class _Node(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True):
     """Of the syntax tree. ``parts`` are nodes, or what the kind says."""
 
     kind: str
@@ -109,7 +114,7 @@ class _Node(msgspec.Struct, frozen=True):
     parts: tuple[Any, ...] = ()
 
 
-def _compile(node: _Node, roots: list[Branch]) -> list[Branch]:
+def _compile(node: Node, roots: list[Branch]) -> list[Branch]:
     """The branches of a node, from where ``roots`` are."""
     match node.kind:
         case "this":
@@ -119,7 +124,7 @@ def _compile(node: _Node, roots: list[Branch]) -> list[Branch]:
         case "name" if node.text in type_names() and node.text[0].isupper():
             return []
         case "name":
-            return [inner for root in roots for inner in _children(root, node.text)]
+            return [inner for root in roots for inner in children(root, node.text)]
         case "dot":
             inner = _compile(node.parts[0], roots)
             if len(inner) > MAX_BRANCHES:
@@ -131,7 +136,7 @@ def _compile(node: _Node, roots: list[Branch]) -> list[Branch]:
             nth = int(node.text)
             return [_then(b, f"[{nth}]", lambda values: values[nth : nth + 1]) for b in _compile(node.parts[0], roots)]
         case "as":
-            return [of for branch in _compile(node.parts[0], roots) for of in _of_type(branch, node.text)]
+            return [of for branch in _compile(node.parts[0], roots) for of in of_type(branch, node.text)]
         case "call":
             return _call(node, roots)
         case "compare" | "logic":
@@ -139,25 +144,25 @@ def _compile(node: _Node, roots: list[Branch]) -> list[Branch]:
     raise UnsupportedExpression(f"{node.kind} {node.text}")
 
 
-def _call(node: _Node, roots: list[Branch]) -> list[Branch]:
+def _call(node: Node, roots: list[Branch]) -> list[Branch]:
     match node.text, node.parts:
-        case "ofType" | "as", (_Node(kind="name", text=name),):
-            return [of for root in roots for of in _of_type(root, name)]
-        case "where", (_Node(kind="is", text=name, parts=(_Node(kind="call", text="resolve"),)),):
+        case "ofType" | "as", (Node(kind="name", text=name),):
+            return [of for root in roots for of in of_type(root, name)]
+        case "where", (Node(kind="is", text=name, parts=(Node(kind="call", text="resolve"),)),):
             return [msgspec.structs.replace(root, target=name) for root in roots if root.type in ("Reference", "canonical")]
         case "where", (criterion,):
             return [_where(root, criterion) for root in roots]
-        case "extension", (_Node(kind="text", text=url),):
-            of_url = _Node("compare", "=", (_Node("name", "url"), _Node("text", url)))
-            return [_where(inner, of_url) for root in roots for inner in _children(root, "extension")]
+        case "extension", (Node(kind="text", text=url),):
+            of_url = Node("compare", "=", (Node("name", "url"), Node("text", url)))
+            return [_where(inner, of_url) for root in roots for inner in children(root, "extension")]
         case "exists", ():
-            return [_truth(_Node("call", "exists", ()), root) for root in roots]
+            return [_truth(Node("call", "exists", ()), root) for root in roots]
         case "first", ():
             return _first(roots)
     raise UnsupportedExpression(f"{node.text}() with {len(node.parts)} arguments")
 
 
-def _children(parent: Branch, name: str) -> list[Branch]:
+def children(parent: Branch, name: str) -> list[Branch]:
     """The element of this name; of a choice of types, each."""
     elements = elements_by_path(parent.definition)
     path = f"{parent.element}.{name}"
@@ -202,7 +207,7 @@ def _getter(key: str) -> Step:
     return get
 
 
-def _of_type(branch: Branch, name: str) -> list[Branch]:
+def of_type(branch: Branch, name: str) -> list[Branch]:
     """Only what is of this type: an Age is a Quantity, but a canonical is meant to be no uri (R5's search parameters tell them apart).
 
     Of a resource inside another one, only its ``resourceType`` tells.
@@ -223,14 +228,14 @@ def _is_a(type_name: str, ancestor: str) -> bool:
     return type_name == ancestor or ancestor in type_definition(type_name).ancestors
 
 
-def _where(branch: Branch, criterion: _Node) -> Branch:
-    holds = _predicate(criterion, branch)
+def _where(branch: Branch, criterion: Node) -> Branch:
+    holds = predicate(criterion, branch)
     return _then(branch, f".where({_written(criterion)})", lambda values: [value for value in values if holds(value)])
 
 
-def _truth(node: _Node, branch: Branch) -> Branch:
+def _truth(node: Node, branch: Branch) -> Branch:
     """A condition as a value: true, false, or nothing."""
-    holds = _predicate(node, branch)
+    holds = predicate(node, branch)
 
     def decide(values: Values) -> Values:
         answers = [holds(value) for value in values]
@@ -255,18 +260,18 @@ def _then(branch: Branch, said: str, step: Step) -> Branch:
     return msgspec.structs.replace(branch, path=f"{branch.path}{said}", steps=(*branch.steps, step))
 
 
-def _predicate(node: _Node, at: Branch) -> Predicate:
+def predicate(node: Node, at: Branch) -> Predicate:
     """The node as a condition on a value of ``at``; None is FHIRPath's empty collection."""
     start = Branch(type=at.type, path="", definition=at.definition, element=at.element)
     match node:
-        case _Node(kind="logic", text=operator, parts=(left, right)):
-            return _logic(operator, _predicate(left, start), _predicate(right, start))
-        case _Node(kind="compare", text=operator, parts=(left, right)):
+        case Node(kind="logic", text=operator, parts=(left, right)):
+            return _logic(operator, predicate(left, start), predicate(right, start))
+        case Node(kind="compare", text=operator, parts=(left, right)):
             return _comparison(operator, _compile(left, [start]), _literal(right))
-        case _Node(kind="dot", parts=(inner, _Node(kind="call", text="exists", parts=()))):
+        case Node(kind="dot", parts=(inner, Node(kind="call", text="exists", parts=()))):
             branches = _compile(inner, [start])
             return lambda value: any(branch.values(value) for branch in branches)
-        case _Node(kind="call", text="exists", parts=()):
+        case Node(kind="call", text="exists", parts=()):
             return lambda value: True
     raise UnsupportedExpression(f"{node.kind} {node.text} as a condition")
 
@@ -294,34 +299,34 @@ def _logic(operator: str, left: Predicate, right: Predicate) -> Predicate:
     return decide
 
 
-def _literal(node: _Node) -> object:
+def _literal(node: Node) -> object:
     match node:
-        case _Node(kind="text", text=text):
+        case Node(kind="text", text=text):
             return text
-        case _Node(kind="boolean", text=text):
+        case Node(kind="boolean", text=text):
             return text == "true"
     raise UnsupportedExpression(f"comparison with {node.kind} {node.text}")
 
 
-def _written(node: _Node) -> str:
+def _written(node: Node) -> str:
     """One text for one meaning: a path tells its source from any other."""
     match node:
-        case _Node(kind="logic", text=operator, parts=parts):
+        case Node(kind="logic", text=operator, parts=parts):
             left, right = (f"({_written(one)})" if one.kind == "logic" and one.text != operator else _written(one) for one in parts)
             return f"{left} {operator} {right}"
-        case _Node(kind="as" | "is", text=text, parts=(left,)):
+        case Node(kind="as" | "is", text=text, parts=(left,)):
             return f"{_written(left)} {node.kind} {text}"
-        case _Node(kind="compare", text=operator, parts=(left, right)):
+        case Node(kind="compare", text=operator, parts=(left, right)):
             return f"{_written(left)} {operator} {_written(right)}"
-        case _Node(kind="dot", parts=(left, right)):
+        case Node(kind="dot", parts=(left, right)):
             return f"{_written(left)}.{_written(right)}"
-        case _Node(kind="index", text=nth, parts=(of,)):
+        case Node(kind="index", text=nth, parts=(of,)):
             return f"{_written(of)}[{nth}]"
-        case _Node(kind="union", parts=parts):
+        case Node(kind="union", parts=parts):
             return f"({' | '.join(map(_written, parts))})"
-        case _Node(kind="call", text=name, parts=parts):
+        case Node(kind="call", text=name, parts=parts):
             return f"{name}({', '.join(_written(part) for part in parts)})"
-        case _Node(kind="text", text=text):
+        case Node(kind="text", text=text):
             quoted = text.replace("'", "\\'")
             return f"'{quoted}'"
     return node.text
@@ -349,57 +354,57 @@ class _Parser:
             position = found.end()
         self._at = 0
 
-    def whole(self) -> _Node:
+    def whole(self) -> Node:
         node = self._or()
         if self._at != len(self._tokens):
             raise UnsupportedExpression(f"{self._expression!r} goes on after what is understood")
         return node
 
-    def _or(self) -> _Node:
+    def _or(self) -> Node:
         node = self._and()
         while self._take("name", "or"):
-            node = _Node("logic", "or", (node, self._and()))
+            node = Node("logic", "or", (node, self._and()))
         return node
 
-    def _and(self) -> _Node:
+    def _and(self) -> Node:
         node = self._equality()
         while self._take("name", "and"):
-            node = _Node("logic", "and", (node, self._equality()))
+            node = Node("logic", "and", (node, self._equality()))
         return node
 
-    def _equality(self) -> _Node:
+    def _equality(self) -> Node:
         node = self._type()
         for operator in ("=", "!="):
             if self._take("sign", operator):
-                node = _Node("compare", operator, (node, self._type()))
+                node = Node("compare", operator, (node, self._type()))
         return node
 
-    def _type(self) -> _Node:
+    def _type(self) -> Node:
         """Union binds closer than `is` and `as` (FHIRPath 2.0.0, operator precedence)."""
         node = self._union()
         for operator in ("is", "as"):
             if self._take("name", operator):
-                node = _Node(operator, self._name(), (node,))
+                node = Node(operator, self._name(), (node,))
         return node
 
-    def _union(self) -> _Node:
+    def _union(self) -> Node:
         parts = [self._path()]
         while self._take("sign", "|"):
             parts.append(self._path())
-        return parts[0] if len(parts) == 1 else _Node("union", parts=tuple(parts))
+        return parts[0] if len(parts) == 1 else Node("union", parts=tuple(parts))
 
-    def _path(self) -> _Node:
+    def _path(self) -> Node:
         node = self._term()
         while True:
             if self._take("sign", "."):
-                node = _Node("dot", parts=(node, self._invocation()))
+                node = Node("dot", parts=(node, self._invocation()))
             elif self._take("sign", "["):
-                node = _Node("index", self._of_kind("number"), (node,))
+                node = Node("index", self._of_kind("number"), (node,))
                 self._expect("]")
             else:
                 return node
 
-    def _term(self) -> _Node:
+    def _term(self) -> Node:
         if self._take("sign", "("):
             node = self._or()
             self._expect(")")
@@ -407,24 +412,24 @@ class _Parser:
         kind, text = self._peek()
         if kind == "text":
             self._at += 1
-            return _Node("text", text[1:-1].replace("\\'", "'"))
+            return Node("text", text[1:-1].replace("\\'", "'"))
         if kind == "name" and text in ("true", "false"):
             self._at += 1
-            return _Node("boolean", text)
+            return Node("boolean", text)
         if self._take("sign", "$"):
             self._name()
-            return _Node("this")
+            return Node("this")
         return self._invocation()
 
-    def _invocation(self) -> _Node:
+    def _invocation(self) -> Node:
         name = self._name()
         if not self._take("sign", "("):
-            return _Node("name", name)
+            return Node("name", name)
         arguments = []
         while not self._take("sign", ")"):
             arguments.append(self._or())
             self._take("sign", ",")
-        return _Node("call", name, tuple(arguments))
+        return Node("call", name, tuple(arguments))
 
     def _name(self) -> str:
         return self._of_kind("name").strip("`")

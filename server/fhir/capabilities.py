@@ -12,8 +12,10 @@ from projections.fhir.projection import TYPES
 from projections.fhir.search.site import CURRENT
 from server.as_of import HEADER, PARAMETER
 from server.fhir.includes import may_be_included, may_include
+from server.fhir.outcome import FHIR_JSON
 from server.fhir.parameters import supported
 from server.fhir.served import CONDITIONS, INSTANTIATES, INTERACTIONS, OPERATIONS, Routes, is_served
+from server.fhir.writing.patches import JSON_PATCH
 
 PUBLISHED = "2026-11-21"
 OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
@@ -51,6 +53,7 @@ def _statement(
         "fhirVersion": "5.0.0",
         "implementationGuide": [guide.URL],
         "format": ["application/fhir+json", "json"],
+        "patchFormat": [FHIR_JSON, JSON_PATCH],
         "rest": [
             {
                 "mode": "server",

@@ -15,7 +15,7 @@ from server.as_of import HEADER
 from server.auth.principals import Authenticated
 from server.direct_route import DirectRoute
 from server.fhir.identities import shown_to
-from server.fhir.negotiation import check_accept
+from server.fhir.negotiation import JSON_TYPES, check_accept
 from server.fhir.outcome import FHIR_JSON, FhirError, issue, outcome
 from server.fhir.preferences import preferences
 from server.fhir.route import base_url, given_in_url, known_only
@@ -23,7 +23,7 @@ from server.fhir.writing import incoming
 from server.fhir.writing.acts import act
 from server.fhir.writing.commit import Outcome, Projected, commit
 from server.fhir.writing.interaction import Interaction, Patch, Written, condition_of, if_match
-from server.fhir.writing.patches import JSON_PATCH, json_patch
+from server.fhir.writing.patches import JSON_PATCH, patch_of
 from server.fhir.writing.rights import may_be_shown
 from server.read_models import reads
 from server.services import Services
@@ -157,7 +157,8 @@ async def _resource(request: Request, resource_type: str) -> tuple[dict[str, Any
 
 async def _patch(request: Request, resource_type: str) -> Patch:
     _check_type(resource_type)
-    return json_patch(incoming.decoded(await incoming.body_of(request, (JSON_PATCH,))))
+    body = await incoming.body_of(request, (JSON_PATCH, *JSON_TYPES))
+    return patch_of(incoming.media_type_of(request), incoming.decoded(body))
 
 
 async def _write(request: Request, writer: Authenticated, asked: Interaction) -> Response:

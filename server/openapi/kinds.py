@@ -58,7 +58,7 @@ _CREATED = Answer("Created; the resource, an OperationOutcome, or nothing, as Pr
 _UPDATED = Answer("The resource as it stands, an OperationOutcome, or nothing, as Prefer says", _fhir("Resource"), ("ETag", "Location"))
 _WRITE_REFUSALS = (404, 405, 409, 410, 412, 413, 415, 422)
 _RESOURCE = {FHIR_JSON: ref("Resource")}
-_PATCH = {JSON_PATCH: ref("JsonPatch")}
+_PATCH = {JSON_PATCH: ref("JsonPatch"), FHIR_JSON: ref("Resource")}
 
 _READ = Kind(answers=_VERSION, refusals=(404, 410), parameters=(*AS_OF, *SHOWN, *HELD))
 _HISTORY = Kind(answers=_FOUND, refusals=(404, 410), parameters=(*AS_OF, "_since", "_at", "_sort", "_count", "_page", *SHOWN))

@@ -39,7 +39,7 @@ STUDY = "1.2.840.13.1"
 IMAGING_STUDY = f"/fhir/ImagingStudy/{study_id(STUDY)}"
 SCOPES_OF_FHIR = tuple(one for one in SCOPES if one.startswith("fhir:") or one in ("audit:read", "identities:read"))
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-JSON_PATCH = "application/json-patch+json"
+JSON_PATCH, FHIR_JSON = "application/json-patch+json", "application/fhir+json"
 
 
 @dataclass
@@ -128,6 +128,13 @@ async def patch(client: Client) -> None:
     operation = [{"op": "replace", "path": "/code/text", "value": "patched"}]
     answer = await client.gives(200, "PATCH", path, json=operation, headers={"Content-Type": JSON_PATCH})
     assert answer.json()["code"]["text"] == "patched"
+    parts = [{"name": "type", "valueCode": "replace"}, {"name": "path", "valueString": "Basic.code.text"}, {"name": "value", "valueString": "again"}]
+    by_path = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}
+    answer = await client.gives(200, "PATCH", path, json=by_path, headers={"Content-Type": FHIR_JSON})
+    assert answer.json()["code"]["text"] == "again"
+    statement = (await client.gives(200, "GET", "/fhir/metadata")).json()
+    assert statement["patchFormat"] == [FHIR_JSON, JSON_PATCH]
+    await client.gives(415, "PATCH", path, json=by_path, headers={"Content-Type": "application/xml-patch+xml"})
 
 
 async def delete(client: Client) -> None:

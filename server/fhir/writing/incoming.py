@@ -41,13 +41,16 @@ class Refused(FhirError):
 
 async def body_of(request: Request, media_types: Sequence[str] = JSON_TYPES) -> bytes:
     """Raises FhirError: 415 for another format, 413 for more than one event may hold."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in media_types:
+    if media_type_of(request) not in media_types:
         raise FhirError(415, "not-supported", f"a body has to be {media_types[0]} (Content-Type)", "http.content-type")
     raw = await request.body()
     if len(raw) > MAX_BODY_BYTES:
         raise FhirError(413, "too-long", f"a body may have {MAX_BODY_BYTES} bytes")
     return raw
+
+
+def media_type_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def decoded(raw: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Patches as functions of a resource: JSON Patch (RFC 6902; R5 http.html#patch)."""
+"""Patches as functions of a resource: JSON Patch (RFC 6902; R5 http.html#patch), and what says which kind of patch it is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jsonpointer import JsonPointerException
 
 from projections.fhir.vocabulary import Json
 from server.fhir.outcome import FhirError
+from server.fhir.writing.fhirpath_patch import fhirpath_patch
 from server.fhir.writing.incoming import MAX_BODY_BYTES, decoded
 from server.fhir.writing.interaction import Patch, plain
 
@@ -51,11 +52,19 @@ def json_patch(operations: Any, at: str = "") -> Patch:
     return apply
 
 
+def patch_of(media_type: str, body: Any) -> Patch:
+    """By the media type of a request: a JSON Patch, or the Parameters of a FHIRPath Patch. Raises FhirError (400)."""
+    return json_patch(body) if media_type == JSON_PATCH else fhirpath_patch(body)
+
+
 def patch_in(resource: Json, at: str) -> Patch:
-    """The patch in an entry of a Bundle: a JSON Patch as a Binary (R5 http.html#jsonpatch-bundle). Raises FhirError (400)."""
+    """The patch in an entry of a Bundle: the Parameters of a FHIRPath Patch, or a JSON Patch as a Binary (R5
+    http.html#jsonpatch-bundle). Raises FhirError (400)."""
+    if resource.get("resourceType") == "Parameters":
+        return fhirpath_patch(resource, at)
     data = resource.get("data")
     if resource.get("resourceType") != "Binary" or resource.get("contentType") != JSON_PATCH or not isinstance(data, str):
-        raise FhirError(400, "not-supported", f"a patch in a Bundle is a Binary of {JSON_PATCH}", at)
+        raise FhirError(400, "not-supported", f"a patch in a Bundle is Parameters, or a Binary of {JSON_PATCH}", at)
     try:
         return json_patch(decoded(base64.b64decode(data, validate=True)), f"{at}.data")
     except binascii.Error:
