@@ -83,7 +83,7 @@ async def review_finding(
     event_id = new_event_id()
     done = await execute(
         log,
-        await _stream_of(log, command.finding_key),
+        await stream_of_finding(log, command.finding_key),
         SeriesFindings(),
         review.evolve,
         lambda state: review.review_finding(state, command),
@@ -110,7 +110,7 @@ async def _signed(log: EventLog, principal: Principal, event_id: UUID, meaning: 
     return Done(event_id=str(event_id), position=position, signed_by_key=signer.key_id)
 
 
-async def _stream_of(log: EventLog, finding_key: str) -> StreamName:
+async def stream_of_finding(log: EventLog, finding_key: str) -> StreamName:
     """The stream of the series in which the finding is, by the ledger of what each event is about. Raises FindingUnknown."""
     stream = await log.pool.fetchval(
         f"SELECT e.stream FROM {SCHEMA}.touched t JOIN {SCHEMA}.entry e ON e.position = t.position WHERE t.tag = $1"

@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from eventlog.envelope import instant
+from projections.fhir.projection import SCHEMA
 from server.as_of import PARAMETER, position_when
 from server.audit.reads import saw_resources
 from server.auth.principals import Authenticated
@@ -40,6 +41,13 @@ from server.services import Services
 
 DEFAULT_COUNT = 50
 """Of a type or the system; of one resource a page holds all versions, up to the most that a page may hold."""
+
+# By LATERAL: one look into the primary key for each.
+_AFTER_A_DELETION = f"""
+    SELECT k.type, k.id, k.version FROM unnest($1::text[], $2::text[], $3::int[]) AS k (type, id, version) CROSS JOIN LATERAL (
+        SELECT FROM {SCHEMA}.resource WHERE type = k.type AND id = k.id AND version = k.version - 1 AND body = '' OFFSET 0
+    ) r
+"""
 
 router = APIRouter(route_class=FhirRoute)
 
@@ -110,11 +118,21 @@ async def _answer(
     services = services_of(request)
     saw_resources(request, (row["body"] for row in rows if row["body"]))
     bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
-    entries = [_entry(request, row, body, shown) for row, body in zip(rows, bodies, strict=True)]
+    back = await _brought_back(services, rows)
+    entries = [_entry(request, row, body, shown, is_back=(row["type"], row["id"], row["version"]) in back) for row, body in zip(rows, bodies, strict=True)]
     return bundle("history", page, links(request, services, page, is_first, last), entries, shown)
 
 
-def _entry(request: Request, row: asyncpg.Record, body: str, shown: Representation) -> dict[str, Any]:
+async def _brought_back(services: Services, rows: list[asyncpg.Record]) -> set[tuple[str, str, int]]:
+    """The versions of a page that came after a deletion: an update made the resource anew (R5 http.html#delete)."""
+    asked = [row for row in rows if row["body"] and row["version"] > 1]
+    if not asked:
+        return set()
+    columns = [[row[name] for row in asked] for name in ("type", "id", "version")]
+    return {tuple(row) for row in await services.pool.fetch(_AFTER_A_DELETION, *columns)}
+
+
+def _entry(request: Request, row: asyncpg.Record, body: str, shown: Representation, *, is_back: bool) -> dict[str, Any]:
     """A version, or a deletion, which has no resource (R5 bundle.html#history)."""
     key = f"{row['type']}/{row['id']}"
     method = "DELETE" if not body else "POST" if row["version"] == 1 else "PUT"
@@ -124,7 +142,7 @@ def _entry(request: Request, row: asyncpg.Record, body: str, shown: Representati
     return entry | {
         "request": {"method": method, "url": row["type"] if method == "POST" else key},
         "response": {
-            "status": {"DELETE": "204", "POST": "201", "PUT": "200"}[method],
+            "status": "201" if is_back else {"DELETE": "204", "POST": "201", "PUT": "200"}[method],
             "etag": f'W/"{row["version"]}"',
             "lastModified": instant(row["last_updated"]),
         },

@@ -36,6 +36,8 @@ from server.fhir.writing.commit import Outcome, commit
 from server.fhir.writing.entries import READS, Entry, entries_of, in_order, interaction_of
 from server.fhir.writing.interaction import Written
 from server.fhir.writing.rights import may_be_shown
+from server.fhir.writing.told import HEADER as HEADER_OF_PROVENANCE
+from server.fhir.writing.told import told_with
 from server.read_models import require_complete
 from server.services import Services
 
@@ -80,9 +82,10 @@ async def _transaction(request: Request, writer: Authenticated, entries: Sequenc
     order = in_order(entries)
     done = Outcome(written=[])
     answered: dict[int, Json] = {}
+    told = told_with(request)
     if order:
         services: Services = request.app.state.services
-        done = await commit(services, writer, base_url(request), [interaction_of(entries[nth]) for nth in order])
+        done = await commit(services, writer, base_url(request), [interaction_of(entries[nth]) for nth in order], told)
         answered = dict(zip(order, await _shown(request, services, writer, done), strict=True))
     reading = [nth for nth, one in enumerate(entries) if one.method in READS]
     answered.update(zip(reading, await _each(request, [entries[nth] for nth in reading]), strict=True))
@@ -124,7 +127,7 @@ async def _each(request: Request, entries: Sequence[Entry]) -> list[Json]:
     if not entries:
         return []
     turn = asyncio.Semaphore(AT_ONCE)
-    passed_on = {name: request.headers[name] for name in ("authorization", "prefer") if name in request.headers}
+    passed_on = {name: request.headers[name] for name in ("authorization", "prefer", HEADER_OF_PROVENANCE) if name in request.headers}
     transport = httpx.ASGITransport(request.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=str(request.base_url), headers=passed_on) as client:
 

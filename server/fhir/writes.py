@@ -20,11 +20,11 @@ from server.fhir.outcome import FHIR_JSON, FhirError, issue, outcome
 from server.fhir.preferences import preferences
 from server.fhir.route import base_url, given_in_url, known_only
 from server.fhir.writing import incoming
-from server.fhir.writing.acts import act
-from server.fhir.writing.commit import Outcome, Projected, commit
+from server.fhir.writing.commit import Outcome, commit
 from server.fhir.writing.interaction import Interaction, Patch, Written, condition_of, if_match
 from server.fhir.writing.patches import JSON_PATCH, patch_of
 from server.fhir.writing.rights import may_be_shown
+from server.fhir.writing.told import told_with
 from server.read_models import reads
 from server.services import Services
 
@@ -163,10 +163,7 @@ async def _patch(request: Request, resource_type: str) -> Patch:
 
 async def _write(request: Request, writer: Authenticated, asked: Interaction) -> Response:
     services: Services = request.app.state.services
-    try:
-        done = await commit(services, writer, base_url(request), [asked])
-    except Projected as refused:
-        done = await act(services, writer, asked, refused)
+    done = await commit(services, writer, base_url(request), [asked], told_with(request))
     return await answer(request, services, writer, done, done.written[0])
 
 

@@ -71,10 +71,10 @@ _SEARCH = Kind(
 )
 _SYSTEM_SEARCH = msgspec.structs.replace(_SEARCH, parameters=("_type", *(one for one in _SEARCH.parameters if one != "_sort")))
 _CREATE = Kind(
-    answers={200: _UPDATED, 201: _CREATED}, refusals=_WRITE_REFUSALS, parameters=(*HOW, "If-None-Exist", "Prefer"), body=_RESOURCE
+    answers={200: _UPDATED, 201: _CREATED}, refusals=_WRITE_REFUSALS, parameters=(*HOW, "If-None-Exist", "Prefer", "X-Provenance"), body=_RESOURCE
 )
-_UPDATE = msgspec.structs.replace(_CREATE, parameters=(*HOW, "If-Match", "Prefer"))
-_DELETE = Kind(answers={204: Answer("It is deleted, or was not there")}, refusals=_WRITE_REFUSALS, parameters=(*HOW, "If-Match"))
+_UPDATE = msgspec.structs.replace(_CREATE, parameters=(*HOW, "If-Match", "Prefer", "X-Provenance"))
+_DELETE = Kind(answers={204: Answer("It is deleted, or was not there")}, refusals=_WRITE_REFUSALS, parameters=(*HOW, "If-Match", "X-Provenance"))
 _OPERATION = Kind(answers={200: Answer("What the operation gives", _fhir("Resource"))}, refusals=(404, 410, 413, 415, 422))
 
 FHIR: Mapping[str, Kind] = {
@@ -95,7 +95,7 @@ FHIR: Mapping[str, Kind] = {
     "transaction": Kind(
         answers={200: Answer("An entry for each entry", _fhir("Bundle"))},
         refusals=_WRITE_REFUSALS,
-        parameters=(*HOW, "Prefer"),
+        parameters=(*HOW, "Prefer", "X-Provenance"),
         body={FHIR_JSON: ref("Bundle")},
     ),
     "capabilities": Kind(answers={200: Answer("What this server can do", _fhir("CapabilityStatement"))}, parameters=HOW),

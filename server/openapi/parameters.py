@@ -53,6 +53,7 @@ _HEADERS: dict[str, str] = {
     "If-None-Match": "ETag of what the client holds, or * of what must not be there",
     "If-Modified-Since": "When the client got what it holds",
     "If-Match": "ETag of the version that is to be changed",
+    "X-Provenance": "A Provenance of what is written, as JSON without target: created with it",
     "If-None-Exist": "Search parameters: create only where they find nothing",
     "Prefer": "handling=lenient; return=minimal, representation or OperationOutcome; respond-async of an export",
 }

@@ -27,18 +27,20 @@ from eventlog.envelope import NewEvent, StreamAppend, new_event_id
 from eventlog.errors import EventTooLarge, SubjectKeyDestroyed, VersionConflict
 from projections.errors import ProjectionBehind
 from projections.fhir import guide
-from projections.fhir.projection import CURATED, SCHEMA, FhirProjection
+from projections.fhir.projection import CURATED, FhirProjection
 from projections.fhir.vocabulary import Json
 from server.auth.principals import Authenticated
 from server.fhir.as_of import Given
 from server.fhir.outcome import FhirError
 from server.fhir.writing import incoming, people, search_parameters, validity
+from server.fhir.writing.acts import Acts
 from server.fhir.writing.interaction import Interaction, Written
 from server.fhir.writing.matching import caught_up, conditional_id, matches
 from server.fhir.writing.numbers import Change, Numbers
 from server.fhir.writing.records import Key, State, StoredPatient, content_of, delete, load_records, unwritten, write
 from server.fhir.writing.references import Links, conditional_references
 from server.fhir.writing.rights import Rights
+from server.fhir.writing.told import about
 from server.fhir.writing.whose import Patients
 from server.services import Services
 
@@ -50,20 +52,6 @@ _REFUSALS: Mapping[type[DomainError], tuple[int, str]] = {
     SubjectHasImages: (409, "business-rule"),
     SubjectIsErased: (410, "deleted"),
 }
-INSTEAD: Mapping[str, str] = {
-    "ImagingStudy": "an ImagingStudy is made of its images: send them by STOW-RS (POST /dicomweb/studies) or C-STORE",
-    "ImagingSelection": "this one stands for a series: send its images by STOW-RS (POST /dicomweb/studies) or C-STORE",
-    "BodyStructure": "this one is a finding: accept it by active=true or reject it by active=false, or POST /reviews; a series' index follows",
-    "Observation": "this one was measured of a finding: accept it by status=final or reject it by status=entered-in-error, or POST /reviews",
-    "Device": "this one is an algorithm as it was measured where it ran: a segmenter's next run says what it is",
-    "Provenance": "this one is an event of the log, which nobody changes: POST /events/{id}/signature signs it",
-    "AuditEvent": "this one is an access that the log has recorded, which nobody changes",
-}
-"""Type → what to use in place of writing to what curation makes."""
-
-
-class Projected(FhirError):
-    """What is to be written is made by curation: another act may exist."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +70,10 @@ class _Target(msgspec.Struct, kw_only=True):
     """An id that nobody has used: the stream has no event."""
 
 
-async def commit(services: Services, asker: Authenticated, base: str, interactions: Sequence[Interaction]) -> Outcome:
-    """All of it or nothing; readable on return, unless the read model lags.
+async def commit(
+    services: Services, asker: Authenticated, base: str, interactions: Sequence[Interaction], told: Interaction | None = None
+) -> Outcome:
+    """All of it or nothing; readable on return, unless the read model lags. ``told`` is a Provenance of what is written.
 
     Raises FhirError, ScopeMissing, and what the log raises.
     """
@@ -91,7 +81,7 @@ async def commit(services: Services, asker: Authenticated, base: str, interactio
     for one in interactions:
         rights.check_type(one)
         _check_allowed(one)
-    ids = [str(new_event_id()) for _ in interactions]
+    ids = [str(new_event_id()) for _ in range(len(interactions) + 1)]
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(VersionConflict),
         stop=stop_after_attempt(MAX_ATTEMPTS),
@@ -99,19 +89,27 @@ async def commit(services: Services, asker: Authenticated, base: str, interactio
         reraise=True,
     ):
         with attempt:
-            return await _Attempt(services, asker, base, interactions, ids).make()
+            return await _Attempt(services, asker, base, interactions, ids, told).make()
     raise AssertionError("unreachable: the last attempt raises")
 
 
 class _Attempt:
     def __init__(
-        self, services: Services, asker: Authenticated, base: str, interactions: Sequence[Interaction], ids: Sequence[str]
+        self,
+        services: Services,
+        asker: Authenticated,
+        base: str,
+        interactions: Sequence[Interaction],
+        ids: Sequence[str],
+        told: Interaction | None,
     ) -> None:
         self._services = services
         self._asker = asker
         self._base = base
         self._interactions = interactions
         self._ids = ids
+        self._told = told
+        self._links = Links()
         self._position: int | None = None
         self._rights = Rights(services, asker)
 
@@ -120,19 +118,25 @@ class _Attempt:
         free = [await self._free_id(one) for one in self._interactions]
         if any(one.condition is not None or _has_conditional_references(one) for one in self._interactions):
             self._position = await caught_up(self._services)
-        targets = [await self._target(*one) for one in zip(self._interactions, self._ids, free, strict=True)]
+        targets = [await self._target(*one) for one in zip(self._interactions, self._ids, free, strict=False)]
         _refuse_overlap(self._interactions, targets)
         resources = await self._linked(targets)
-        known = [target.key for one, target in zip(self._interactions, targets, strict=True) if not target.is_new and not _is_answered(one, target)]
+        parts = zip(self._interactions, targets, strict=True)
+        known = {target.key for one, target in parts if not target.is_new and not _is_answered(one, target)}
         states = {target.key: (unwritten(target.key), 0) for target in targets}
         if known:
-            states.update(await load_records(self._services.log, known))
+            states.update(await load_records(self._services.log, sorted(known)))
         for one, target in zip(self._interactions, targets, strict=True):
             if target.key in known:
                 await self._rights.check_standing(one, target.key, _standing(target.key, states[target.key][0]))
-        await self._refuse_projected([key for key in known if states[key][1] == 0])
+        acts = Acts(self._services, self._asker)
+        standing = [(nth, one, target.key) for nth, (one, target) in enumerate(zip(self._interactions, targets, strict=True))]
+        await acts.take({nth: (one, key) for nth, one, key in standing if key in known and states[key][1] == 0})
+        await acts.decide(resources)
         for nth, (one, target) in enumerate(zip(self._interactions, targets, strict=True)):
-            if one.patch is not None:
+            if nth in acts:
+                resources[nth] = None
+            elif one.patch is not None:
                 resources[nth] = _patched(one, target.key, states[target.key][0])
         for one, target, resource in zip(self._interactions, targets, resources, strict=True):
             if resource is not None and not _is_answered(one, target):
@@ -142,23 +146,28 @@ class _Attempt:
         patients = Patients(self._base, {targets[nth].key[1]: resources[nth] is not None for nth in people_at})
         await patients.ask(self._services.pool, [one for one in resources if one is not None])
         made: list[tuple[Written, list[Event]]] = []
-        for one, target, resource in zip(self._interactions, targets, resources, strict=True):
-            made.append(_decided(one, target, states[target.key][0], resource, patients))
+        for nth, (one, target, resource) in enumerate(zip(self._interactions, targets, resources, strict=True)):
+            made.append((_UNDECIDED, []) if nth in acts else _decided(one, target, states[target.key][0], resource, patients))
         appends = [
-            StreamAppend(
-                stream=record_stream(*target.key),
-                events=[NewEvent(event=event) for event in events],
-                expected_version=states[target.key][1],
-            )
-            for target, (_, events) in zip(targets, made, strict=True)
-            if events
+            *acts.appends,
+            *(
+                StreamAppend(
+                    stream=record_stream(*target.key),
+                    events=[NewEvent(event=event) for event in events],
+                    expected_version=states[target.key][1],
+                )
+                for target, (_, events) in zip(targets, made, strict=True)
+                if events
+            ),
         ]
         appends += await self._numbers([nth for nth in people_at if made[nth][1]], targets, states, resources)
         written = [one for one, _ in made]
         if not appends:
-            return Outcome(written=written)
-        parts = zip(self._interactions, targets, resources, made, strict=True)
-        changed = [(one.resource_at, target.key[1], sent) for one, target, sent, (_, events) in parts if sent is not None and events]
+            return await _outcome(acts, written)
+        if self._told is not None:
+            appends.append(await self._provenance(self._told, acts, made, targets, resources))
+        sent = zip(self._interactions, targets, resources, made, strict=True)
+        changed = [(one.resource_at, target.key[1], resource) for one, target, resource, (_, events) in sent if resource is not None and events]
         await validity.check(self._services, changed)
         await search_parameters.check(self._services, changed)
         try:
@@ -170,8 +179,31 @@ class _Attempt:
         try:
             await self._services.runner.wait_for(FhirProjection(), appended.last)
         except ProjectionBehind:
-            return Outcome(written=written, position=appended.last, is_readable=False)
-        return Outcome(written=written, position=appended.last)
+            return await _outcome(acts, written, appended.last, is_readable=False)
+        return await _outcome(acts, written, appended.last)
+
+    async def _provenance(
+        self,
+        told: Interaction,
+        acts: Acts,
+        made: Sequence[tuple[Written, list[Event]]],
+        targets: Sequence[_Target],
+        resources: Sequence[Json | None],
+    ) -> StreamAppend:
+        """Of all that is written. Raises FhirError, ScopeMissing."""
+        places = [nth for nth, (_, events) in enumerate(made) if events or nth in acts]
+        unnumbered = [Written(status=200, resource_type=one.key[0], resource_id=one.key[1], version=0) for one in targets]
+        of = [unnumbered[nth] if nth in acts else made[nth][0] for nth in places]
+        assert told.resource is not None
+        resource = self._links.resolved(about(told.resource, of, [resources[nth] for nth in places]))
+        key = (told.resource_type, self._ids[-1])
+        self._rights.check_type(told)
+        await self._rights.check_made(told, {**resource, "id": key[1]}, is_new=True)
+        patients = Patients(self._base, {one.resource_id: True for one in of if one.resource_type == people.TYPE})
+        await patients.ask(self._services.pool, [resource])
+        await validity.check(self._services, [(told.resource_at, key[1], resource)])
+        _, events = _decided(told, _Target(key=key, is_new=True), unwritten(key), resource, patients)
+        return StreamAppend(stream=record_stream(*key), events=[NewEvent(event=event) for event in events], expected_version=0)
 
     async def _check_people(
         self, targets: Sequence[_Target], states: Mapping[Key, tuple[State, int]], resources: list[Json | None]
@@ -251,7 +283,7 @@ class _Attempt:
         sent = [one.resource for one in self._interactions]
         if not any(one.at for one in self._interactions):
             return list(sent)
-        links = Links()
+        links = self._links
         for one, target in zip(self._interactions, targets, strict=True):
             links.add(one.full_url, target.key)
         for one in self._interactions:
@@ -262,20 +294,15 @@ class _Attempt:
                 links.add_condition(written, (resource_type, found[0][0]))
         return [None if resource is None else links.resolved(resource) for resource in sent]
 
-    async def _refuse_projected(self, keys: Sequence[Key]) -> None:
-        """Raises Projected where curation makes one of these."""
-        asked = [key for key in keys if key[0] in CURATED]
-        if not asked:
-            return
-        row = await self._services.pool.fetchrow(
-            f"SELECT k.type FROM unnest($1::text[], $2::text[]) AS k (type, id) WHERE EXISTS"
-            f" (SELECT FROM {SCHEMA}.resource r WHERE r.type = k.type AND r.id = k.id) LIMIT 1",
-            [key[0] for key in asked],
-            [key[1] for key in asked],
-        )
-        if row is not None:
-            at = next(one.resource_at for one in self._interactions if one.resource_type == row["type"])
-            raise Projected(405, "not-supported", INSTEAD[row["type"]], at)
+
+_UNDECIDED = Written(status=200, resource_type="", resource_id="", version=0)
+"""In the place of a review, whose resource has its version from the read model."""
+
+
+async def _outcome(acts: Acts, written: Sequence[Written], position: int | None = None, *, is_readable: bool = True) -> Outcome:
+    reviewed = await acts.written(is_readable=is_readable)
+    said = [reviewed.get(nth, one) for nth, one in enumerate(written)]
+    return Outcome(written=said, position=position, is_readable=is_readable)
 
 
 def _check_allowed(one: Interaction) -> None:
@@ -332,6 +359,7 @@ def _decided(
                 events = delete(state, target.key, one.if_match)
             except RecordNotFound:  # nothing to delete is as good as deleted (R5 http.html#delete)
                 events = []
+            _check_history(one, kind, state, events)
             return written(204, _version_after(state, events)), events
         assert resource is not None
         if one.condition is not None and not target.found_version and state.version:
@@ -349,7 +377,14 @@ def _decided(
     except DomainError as error:
         status, code = _REFUSALS[type(error)]
         raise FhirError(status, code, str(error), one.at or None) from None
+    _check_history(one, kind, state, events)
     return written(200 if state.exists else 201, _version_after(state, events)), events
+
+
+def _check_history(one: Interaction, kind: str, state: State, events: Sequence[Event]) -> None:
+    """An AuditEvent tells what was, and no more than a client's word may another one's be changed (R5 auditevent.html)."""
+    if kind == "AuditEvent" and state.version and events:
+        raise FhirError(405, "not-supported", "an AuditEvent is created once, and nobody changes or deletes it", one.resource_at)
 
 
 def _check_new_id(one: Interaction, kind: str, resource_id: str) -> None:
