@@ -17,9 +17,6 @@ import server.audit.proofs
 import server.audit.reads
 import server.auth.token_endpoint
 import server.dicomweb.router
-import server.fhir.router
-import server.fhir.transactions
-import server.fhir.writes
 import server.health
 import server.metrics
 import server.openapi.router
@@ -29,6 +26,7 @@ from eventlog.errors import LogUnavailable, VersionConflict
 from projections.errors import ProjectionBehind, ProjectionIncomplete
 from server.errors import ScopeMissing, TokenInvalid
 from server.fhir.outcome import outcome
+from server.fhir.router import add_fhir
 from server.read_models import RETRY_AFTER_S
 from server.services import Services
 
@@ -47,8 +45,8 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Anamnesis", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.services = services
     audit = (server.audit.inquiries, server.audit.proofs)
-    fhir = (server.fhir.router, server.fhir.transactions, server.fhir.writes)
-    for part in (*fhir, server.dicomweb.router, *audit, server.auth.token_endpoint, server.reviews, server.subjects, server.health, server.metrics, server.openapi.router):
+    add_fhir(app)
+    for part in (server.dicomweb.router, *audit, server.auth.token_endpoint, server.reviews, server.subjects, server.health, server.metrics, server.openapi.router):
         app.include_router(part.router)
     if services.recorder is not None:
         app.add_middleware(server.audit.reads.Reads, recorder=services.recorder)

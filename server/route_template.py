@@ -10,7 +10,7 @@ def route_template(scope: Scope) -> str:
 
     A router within a router tells its own part alone: the room (``/fhir``, ``/dicomweb``) is put before it.
     """
-    route: str = getattr(scope.get("route"), "path", "")
+    route: str = getattr(scope.get("route"), "path_format", "")
     if not route:
         return ""
     room = scope["path"].split("/", 2)[1]

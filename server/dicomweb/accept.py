@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 from fastapi import Request
@@ -55,9 +56,13 @@ def accepted(request: Request) -> list[MediaRange]:
 
     The query parameter ``accept`` stands in the header's place (PS3.18, 8.3.3.1).
     """
-    text = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
-    ranges = [r for part in _LIST.split(text[:4000]) if (r := _range(part)) is not None and r.quality > 0]
-    return sorted(ranges, key=lambda r: -r.quality)
+    return list(_ranges((request.query_params.get("accept") or request.headers.get("accept") or "*/*")[:4000]))
+
+
+@lru_cache(maxsize=256)
+def _ranges(text: str) -> tuple[MediaRange, ...]:
+    ranges = [r for part in _LIST.split(text) if (r := _range(part)) is not None and r.quality > 0]
+    return tuple(sorted(ranges, key=lambda r: -r.quality))
 
 
 def _range(text: str) -> MediaRange | None:

@@ -28,7 +28,7 @@ PARAMETERS = (PARAMETER, *representation.PARAMETERS)
 router = APIRouter(route_class=FhirRoute)
 
 
-@router.api_route("/{resource_type}/{resource_id}", methods=READ)
+@router.api_route("/{resource_type:name}/{resource_id:name}", methods=READ)
 async def read(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
     services = services_for(request, reader, "r", resource_type)
     given = known_only(request, given_in_url(request), PARAMETERS, "read")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from starlette.convertors import Convertor, register_url_convertor
 
 from projections.fhir.projection import TYPES
 from server.auth.principals import Authenticated
@@ -21,6 +22,21 @@ from server.services import Services
 
 READ = ["GET", "HEAD"]
 MAX_COUNT = 1000
+
+
+class _Name(Convertor[str]):
+    """In a path, the type or id of a resource: no operation ($…), and nothing of the protocol (_history, _search)."""
+
+    regex = "[^/$_][^/]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("name", _Name())
 
 
 class FhirRoute(DirectRoute):

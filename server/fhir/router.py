@@ -1,17 +1,17 @@
-"""The FHIR routes, the most particular first: a path goes to the first route that it fits."""
+"""The FHIR routes: a path goes to the first that it fits. What is asked for most comes first, the most particular before what is less."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
 from server.auth.principals import Authenticated, requires
 from server.auth.token_endpoint import token_address
-from server.fhir import everything, histories, meta, reading, searching, validating
+from server.fhir import compartments, everything, histories, meta, reading, searching, transactions, validating, writes
 from server.fhir.access import INTERACTIONS
 from server.fhir.capabilities import capability_statement
-from server.fhir.compartments import router as compartments
 from server.fhir.export import routes as export
 from server.fhir.outcome import FHIR_JSON
 from server.fhir.representation import Representation
@@ -20,8 +20,7 @@ from server.fhir.served import routes_of
 from server.fhir.smart_configuration import router as smart_configuration
 from server.fhir.state import reached_position
 
-router = APIRouter(prefix="/fhir", route_class=FhirRoute, tags=["FHIR"])
-router.include_router(smart_configuration)
+router = APIRouter(route_class=FhirRoute)
 
 
 @router.api_route("/metadata", methods=READ)
@@ -32,15 +31,40 @@ async def metadata(request: Request, reader: Annotated[Authenticated, Depends(re
     return Response(Representation.asked(given).encode(made), media_type=FHIR_JSON)
 
 
-router.include_router(export.files)
-for _part in (export, everything, meta, validating, histories, searching, reading):
-    router.include_router(_part.router)
-
-
 @router.api_route("", methods=READ)
 @router.api_route("/", methods=READ, include_in_schema=False)
 async def search_system(request: Request, reader: Reader) -> Response:
     return await searching.answer_system_search(request, reader, given_in_url(request))
 
 
-router.include_router(compartments)
+PARTS = (
+    router,
+    smart_configuration,
+    reading.router,
+    searching.router,
+    export.files,
+    export.router,
+    everything.router,
+    meta.router,
+    validating.router,
+    histories.router,
+    compartments.router,
+    transactions.router,
+    writes.router,
+)
+
+
+def add_fhir(app: FastAPI) -> None:
+    """Each route on its own: a router within the application is matched twice for every request."""
+    for part in PARTS:
+        for route in part.routes:
+            assert isinstance(route, APIRoute)
+            app.router.add_api_route(
+                f"/fhir{route.path}",
+                route.endpoint,
+                dependencies=route.dependencies,
+                methods=sorted(route.methods or ()),
+                tags=["FHIR"],
+                include_in_schema=route.include_in_schema,
+                route_class_override=type(route),
+            )

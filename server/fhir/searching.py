@@ -45,7 +45,7 @@ async def search_system_by_post(request: Request, reader: Reader) -> Response:
     return await answer_system_search(request, reader, await given_in_form(request))
 
 
-@router.api_route("/{resource_type}", methods=READ)
+@router.api_route("/{resource_type:name}", methods=READ)
 async def search(request: Request, reader: Reader, resource_type: str) -> Response:
     return await answer_search(request, reader, [resource_type], given_in_url(request), path=resource_type)
 

@@ -45,7 +45,7 @@ READ_SCOPE = "fhir:read"
 AT_ONCE = 8
 """Entries of a batch under way at the same time: none depends on another (R5 http.html#brules)."""
 
-router = APIRouter(prefix="/fhir", route_class=WriteRoute, tags=["FHIR"])
+router = APIRouter(route_class=WriteRoute)
 
 _WRITTEN = f"""
 SELECT r.type, r.id, r.version, r.last_updated, r.position_from, CASE WHEN $4 THEN r.body ELSE '' END AS body

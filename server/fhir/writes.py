@@ -58,7 +58,7 @@ class WriteRoute(DirectRoute):
         return handle
 
 
-router = APIRouter(prefix="/fhir", route_class=WriteRoute, tags=["FHIR"])
+router = APIRouter(route_class=WriteRoute)
 
 
 @router.post("/{resource_type}")
