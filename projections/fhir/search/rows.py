@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from projections.fhir.definitions import resource_types
 from projections.fhir.fhirpath import Branch, Values
 from projections.fhir.search.parameters import TABLES, Source, number_of, sources
 from projections.fhir.search.values import CONVERTERS, Converter, identifiers_of_references, identifiers_of_type
@@ -48,6 +49,12 @@ def add_rows(body: Json, key: int, rows: Rows, plan: Plan | None = None) -> None
                     job(body, key, rows)
     for job in plan.always:
         job(body, key, rows)
+
+
+def compile_all() -> None:
+    """For every type, what its first resource would have to wait for. Takes about a second."""
+    for resource_type in resource_types():
+        _plan(resource_type)
 
 
 def _names(value: Any) -> set[str]:
