@@ -61,7 +61,7 @@ RESOURCES_A_TRANSACTION = patients.RESOURCES_EACH - 1
 """All but the Patient."""
 SEARCHES = ("token", "patient", "date", "chain", "has", "sorted", "first_page", "tenth_page")
 """Of which the medians have to be flat."""
-SCOPES = ("fhir:read", "fhir:write")
+SCOPES = ("fhir:read", "fhir:write", "identities:read")
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True):

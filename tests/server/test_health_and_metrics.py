@@ -62,7 +62,7 @@ async def test_a_paused_projection_is_named(site: Site) -> None:
 
 
 async def test_a_database_that_is_gone_is_named_and_the_process_still_lives(site: Site) -> None:
-    await site.services.log.pool.close()
+    await site.services.pool.close()
     answer = await site.client.get("/health/ready")
     assert (answer.status_code, answer.json()["problems"]) == (503, ["the database does not answer"])
     assert (await site.client.get("/health/live")).status_code == 200

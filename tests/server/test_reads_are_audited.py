@@ -95,7 +95,7 @@ SEARCHES = [
      {"_has:Observation:patient:code:text", "_has:BodyStructure:patient:_has:Observation:body-structure:status"}),
     ("ImagingStudy?_include:iterate=ImagingStudy:patient&_sort=-started&_count=1&_total=none&_asof=2999-01-01",
      {"_include:iterate", "_sort", "_count", "_total"}),
-    ("?_type=Patient,ImagingStudy&identifier:missing=false", {"_type", "identifier:missing"}),
+    ("?_type=Patient,ImagingStudy&_id:missing=false", {"_type", "_id:missing"}),
 ]  # fmt: skip
 
 
