@@ -63,6 +63,34 @@ async def test_fhirpy_reads_searches_and_pages(served: Served) -> None:
     assert first is not None and first.resourceType == "Patient"
 
 
+async def test_fhirpy_chains_reverses_and_includes(served: Served) -> None:
+    client = AsyncFHIRClient(served.url, authorization=served.token)
+    patients = client.resources("Patient")
+    assert len(await patients.has("Observation", "patient", status="preliminary").fetch()) == PEOPLE
+    assert await patients.has("Observation", "patient", status="final").fetch() == []
+    assert len(await client.resources("ImagingStudy").search(subject__Patient__gender="female").fetch()) == PEOPLE
+    bundle = await client.resources("ImagingStudy").search(_id=study_id(STUDY)).include("ImagingStudy", "patient").revinclude("Observation", "part-of").fetch_raw()
+    found = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
+    assert sorted(found) == ["ImagingStudy", "Observation", "Observation", "Patient"]
+    latest = await client.resources("Provenance").sort("-recorded").limit(1).fetch()
+    assert len(latest) == 1
+
+
+async def test_fhirpy_sends_a_transaction_and_is_told_that_its_patch_is_none_of_r5(served: Served) -> None:
+    """It sends a part of the resource, as another server takes it."""
+    client = AsyncFHIRClient(served.url, authorization=served.token)
+    patient = await client.resources("Patient").first()
+    assert patient is not None
+    condition = {"resourceType": "Condition", "id": "of-fhirpy", "clinicalStatus": {"text": "active"}, "subject": {"reference": f"Patient/{patient.id}"}}
+    entry = [{"request": {"method": "PUT", "url": "Condition/of-fhirpy"}, "resource": condition}]
+    answered = await client.resource("Bundle", type="transaction", entry=entry).save()
+    assert answered is None or answered["type"] == "transaction-response"
+    with pytest.raises(OperationOutcome) as refused:
+        await client.patch("Condition", "of-fhirpy", clinicalStatus={"text": "resolved"})
+    assert refused.value.resource["issue"][0]["expression"] == ["http.content-type"]
+    assert (await client.get("Condition", "of-fhirpy"))["clinicalStatus"]["text"] == "active"
+
+
 async def test_fhirpy_takes_our_refusals_for_what_they_are(served: Served) -> None:
     client = AsyncFHIRClient(served.url, authorization=served.token)
     with pytest.raises(ResourceNotFound):
