@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -145,6 +147,64 @@ def test_a_patch_of_any_kind_is_taken_or_refused(client: RawClient, resource_typ
     client.ask("PATCH", f"/fhir/{resource_type}/{RICH}", {"Content-Type": media_type}, encoded(body))
 
 
+FHIRPATHS = (
+    "Basic", "code", "Basic.code", "Basic.code.text", "Basic.code.coding[0]", "Basic.code.coding[0].display", "Basic.identifier.where(use = 'usual')", "Basic.identifier[0].period.start",
+    "Basic.extension('urn:x')", "Basic.extension.where(url = 'urn:x').value", "Basic.where(true)", "Basic.contained[0].id", "Basic.meta", "Basic.id", "Basic.subject", "Basic.subject.resolve()",
+    "Basic.code.ofType(CodeableConcept)", "Basic.code.coding.first().code", "Basic.code | Basic.id", "Basic.repeat(code)", "Basic[0]", "Basic.code[0]", "Basic.code.coding[-1]",
+    "Basic.code.coding[99999999999999999999]", "Basic.code.text.text", "%resource", "$this", "", " ", "'", "`", "Basic.`code`", "Basic..code", "Basic.", ".", "((((((", "(" * 400 + ")" * 400,
+    "Basic" + ".extension" * 45, "Basic.where(" * 30 + "true" + ")" * 30, "not(" * 100, "1", "@2024", "1 'mg'", "Basic.code = 'x'", "Basic.code.matches('(a+)+$')", "Basic.identifier.where($this = $this)",
+    "Basic.code.coding.where(code = '\\u0000')", "😀", "/code", "Basic.created.toString()", "Basic.code.exists()", "Observation.code", "Resource.id", "DomainResource.text", "value", "Basic.nothing",
+)  # fmt: skip
+VALUES = (
+    ("valueString", "x"), ("valueString", ""), ("valueInteger", 1), ("valueInteger", -1), ("valueInteger", 2**31 - 1), ("valueBoolean", True), ("valueCode", "usual"), ("valueUri", "urn:x"), ("valueDate", "2024"),
+    ("valueCodeableConcept", {"text": "b"}), ("valueIdentifier", {"value": "1"}), ("valueReference", {"reference": "Group/rich"}), ("valueExtension", {"url": "urn:x"}), ("resource", {"resourceType": "Basic"}),
+    ("part", [{"name": "url", "valueUri": "urn:x"}, {"name": "value", "valueString": "y"}]), ("part", []), ("_valueString", {"extension": [{"url": "urn:x", "valueString": "y"}]}),
+)  # fmt: skip
+PARTS = ("name", "value", "index", "source", "destination", "path", "x")
+
+
+@st.composite
+def fhirpath_operations(draw: st.DrawFn) -> Any:
+    part = [{"name": "type", "valueCode": draw(st.sampled_from(["add", "insert", "delete", "replace", "move", "x"]))}]
+    part.append({"name": "path", "valueString": draw(st.one_of(st.sampled_from(FHIRPATHS), st.text(max_size=12)))})
+    for name in draw(st.lists(st.sampled_from(PARTS), max_size=3, unique=True)):
+        key, value = draw(st.sampled_from(VALUES))
+        named = draw(st.sampled_from(["extension", "text", "code", "identifier", "coding", "value", "id", "contained", "", "x"]))
+        part.append({"name": name, "valueString": named} if name == "name" else {"name": name, key: value})
+    return {"name": "operation", "part": part}
+
+
+fhirpath_patches = st.fixed_dictionaries({"resourceType": st.just("Parameters"), "parameter": st.lists(fhirpath_operations(), max_size=3)})
+
+
+@given(st.one_of(fhirpath_patches, fhirpath_patches, fhirpath_patches.flatmap(spoilt)))
+@settings(max_examples=2 * EXAMPLES)
+def test_a_fhirpath_patch_of_any_kind_is_taken_or_refused(client: RawClient, body: Any) -> None:
+    client.ask("PATCH", f"/fhir/Basic/{RICH}", {"Content-Type": FHIR_JSON}, encoded(body))
+
+
+EXPRESSIONS = (
+    "Basic.code", "Basic.code.text", "Observation.value.ofType(Quantity)", "Observation.component.where(code.exists()).value", "Observation.subject.where(resolve() is Patient)", "Observation.subject | Basic.subject",
+    "Resource.meta.tag", "Observation.referenceRange.low.value", "Observation.effective", "Observation.note.text.exists()", "Observation.extension('urn:x').value", "(Observation.value as Quantity)",
+)  # fmt: skip
+
+
+@given(
+    st.one_of(st.sampled_from(EXPRESSIONS), st.sampled_from(FHIRPATHS), st.text(max_size=20)),
+    st.sampled_from(["token", "reference", "string", "uri", "date", "number", "quantity", "composite", "special", "x"]),
+    st.lists(st.sampled_from(["Basic", "Observation", "Patient", "Resource", "DomainResource", "x"]), min_size=1, max_size=2),
+    st.sampled_from(["fuzz", "code", "_id", "a b", "x" * 200, "a.b", "a:b", "_has", "Ü"]),
+)
+@settings(max_examples=EXAMPLES)
+def test_a_search_parameter_of_any_kind_is_taken_or_refused(client: RawClient, expression: str, kind: str, base: list[str], code: str) -> None:
+    """What is taken is indexed, and can be searched by as soon as all is."""
+    body = {"resourceType": "SearchParameter", "id": "fuzz", "url": "urn:fuzz", "name": "Fuzz", "status": "active", "description": "x"}
+    made = client.ask("PUT", "/fhir/SearchParameter/fuzz", {"Content-Type": FHIR_JSON}, encoded({**body, "code": code, "base": base, "type": kind, "expression": expression}))
+    if made.is_success:
+        while client.ask("GET", f"/fhir/{base[0]}?{quote(code)}:missing=false", allowed=(503,)).status_code == 503:
+            time.sleep(0.02)
+
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", 1)
 URLS = ("{}", f"{{}}/{RICH}", f"{{}}?_id={RICH}", "{}?identifier=%00", "Patient/$everything", f"{{}}/{RICH}/_history", "", "..", "?", "a b", "http://[x")
 CONDITIONS = ("ifMatch", "ifNoneMatch", "ifNoneExist", "ifModifiedSince")
@@ -175,11 +235,12 @@ def test_a_bundle_of_any_kind_is_taken_or_refused(client: RawClient, bundle: Any
 
 
 HEADERS = (
-    "If-Match", "If-None-Match", "If-Modified-Since", "If-None-Exist", "Prefer", "X-Provenance", "Accept", "Content-Type", "Range", "Accept-Encoding", "Host", "X-HTTP-Method-Override",
+    "If-Match", "If-None-Match", "If-Modified-Since", "If-None-Exist", "Prefer", *["X-Provenance"] * 3, "Accept", "Content-Type", "Range", "Accept-Encoding", "Host", "X-HTTP-Method-Override",
 )  # fmt: skip
 HEADER_VALUES = (
     "*", "W/", 'W/"1"', 'W/"99999999999999999999"', '"', 'W/"-1"', "1", "application/fhir+json; fhirVersion=9.9", "*/*;q=NaN", "*/*;q=0", "a/b;;;", ",,,", "Sat, 31 Feb 2024 99:99:99 GMT",
-    "Thu, 01 Jan 0000 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359", "_id=%00", "?", "identifier=a|b&&", '{"resourceType": "Provenance"}', "{", "[" * 5000, "x" * 8000,
+    "Thu, 01 Jan 0000 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359", "_id=%00", "?", "identifier=a|b&&", '{"resourceType": "Provenance"}', "{", '{"resourceType": "Provenance", "target": [], "agent": [{"who": {"display": "a"}}]}',
+    '{"resourceType": "Provenance", "agent": [{"who": {"display": "a"}}]}', '{"resourceType": "Provenance", "agent": [{"who": {"reference": "Patient/none"}}], "patient": 1}', '{"resourceType": "Basic"}', "[" * 5000, "x" * 8000,
 )  # fmt: skip
 latin = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=30).map(str.strip)
 WITH_HEADERS = (
