@@ -82,6 +82,8 @@ async def validate_against_stored(request: Request, reader: Reader, resource_typ
 async def _of_instance(request: Request, reader: Authenticated, resource_type: str, resource_id: str) -> Response:
     """What is sent in place of the resource of this id; where nothing is sent, the resource itself."""
     services = services_for(request, reader, "r", resource_type)
+    if not incoming.is_id(resource_id):
+        raise FhirError(404, "not-found", "an id has 1 to 64 letters, digits, hyphens and dots", "http.id")
     given = known_only(request, given_in_url(request), _OF_INSTANCE, OPERATION)
     asked = _checked(await _asked(request, resource_type, given), resource_type)
     if asked.mode == "create":

@@ -143,6 +143,7 @@ async def test_what_cannot_be_asked_is_an_error(site: Site) -> None:
     assert await refused(site, f"{HERE}/$validate", GOOD, mode="create") == (400, "invalid")
     assert await refused(site, f"{HERE}/$validate", GOOD, mode="delete") == (400, "invalid")
     assert await refused(site, "/fhir/Patient/nobody/$validate", method="GET") == (404, "not-found")
+    assert await refused(site, "/fhir/Patient/no id/$validate", GOOD) == (404, "not-found")
     assert await refused(site, "/fhir/Nothing/$validate", GOOD) == (404, "not-supported")
     headers = {**await site.headers("fhir:read"), "Content-Type": "application/fhir+xml"}
     assert (await site.client.post(path, content=b"<Patient/>", headers=headers)).status_code == 415
