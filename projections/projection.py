@@ -41,6 +41,14 @@ class Projection(Protocol):
 
 
 @runtime_checkable
+class BeginsWith(Protocol):
+    """A projection whose tables hold something before the first event."""
+
+    async def begin(self, connection: asyncpg.Connection) -> None:
+        """Fills the new tables (search_path is their schema), in the transaction that makes them: the same bytes each time."""
+
+
+@runtime_checkable
 class WorksLater(Protocol):
     """A projection that leaves some of what an event asks for to be done in the background: what takes as long as the archive is large.
 

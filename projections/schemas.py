@@ -17,7 +17,7 @@ from domain.subject import SubjectErased
 from eventlog.envelope import RecordedEvent
 from eventlog.leases import lease
 from eventlog.log import EventLog
-from projections.projection import Projection, schema_name
+from projections.projection import BeginsWith, Projection, schema_name
 
 DROP_TRIES = 40
 DROP_LOCK_TIMEOUT = "200ms"
@@ -45,9 +45,14 @@ async def exists(connection: asyncpg.Connection, schema: str) -> bool:
 
 
 async def create(connection: asyncpg.Connection, projection: Projection, schema: str) -> None:
-    """The schema with its tables, without what can wait until they are filled."""
+    """The schema with its tables, and what they begin with; without what can wait until they are filled. Within a transaction."""
     await connection.execute(f"CREATE SCHEMA {schema}")
     await _execute(connection, schema, [statement for statement in projection.statements if not _can_wait(statement)])
+    if isinstance(projection, BeginsWith):
+        before = await connection.fetchval("SELECT current_setting('search_path')")
+        await connection.execute(f"SET LOCAL search_path = {schema}")
+        await projection.begin(connection)
+        await connection.execute("SELECT set_config('search_path', $1, true)", before)
 
 
 async def complete(connection: asyncpg.Connection, projection: Projection, schema: str) -> None:

@@ -64,6 +64,14 @@ def ids(resource_type: str) -> tuple[str, ...]:
     return tuple(name.partition("/")[2] for name in _names() if name.startswith(f"{resource_type}/"))
 
 
+def definitions() -> Iterator[tuple[str, str, bytes]]:
+    """Type, id and FHIR JSON of each, in order."""
+    for name in _names():
+        kind, _, definition_id = name.partition("/")
+        if kind in TYPES:
+            yield kind, definition_id, _read(name)
+
+
 def definition(resource_type: str, definition_id: str) -> bytes | None:
     """A definition as FHIR JSON; None where there is none."""
     name = f"{resource_type}/{definition_id}"

@@ -24,7 +24,7 @@ from domain.signature import EventSigned
 from domain.study import StudyRegistered, StudySubjectDisputed
 from domain.subject import SubjectDemographicsChanged, SubjectErased, SubjectRegistered
 from eventlog.envelope import RecordedEvent, instant
-from projections.fhir import clinical, erasure, findings, study
+from projections.fhir import clinical, erasure, findings, shipped, study
 from projections.fhir.audit_event import audit_events
 from projections.fhir.definitions import resource_types
 from projections.fhir.person import Person, evolve, is_of_person, latest, patient, pseudonym, row_of
@@ -82,6 +82,10 @@ class FhirProjection:
 
     def __init__(self) -> None:
         self.may_have_work = True
+
+    async def begin(self, connection: asyncpg.Connection) -> None:
+        """The definitions that ship with the software."""
+        await shipped.write(connection)
 
     async def apply(self, batch: Sequence[RecordedEvent], connection: asyncpg.Connection) -> None:
         for part, erased in cut_at_erasures(batch):

@@ -85,7 +85,7 @@ async def _changes(request: Request, reader: Authenticated, types: tuple[str, ..
     shown = _representation(page, types)
     period = await Period.asked(services.pool, page.position, page.parameters)
     # Up to there everything was recorded before `_since`: the index begins beyond it.
-    begin = 0 if period.since is None else 1 + await position_when(services.pool, period.since - timedelta(microseconds=1))
+    begin = 1 if period.since is None else 1 + await position_when(services.pool, period.since - timedelta(microseconds=1))
     changes = Changes(access.groups("s", types), period, begin, earliest_first=is_earliest_first(page.parameters))
     rows = await changes.page(services.pool, page.after, page.count + 1)
     last = place_of(rows[page.count - 1]) if len(rows) > page.count else None

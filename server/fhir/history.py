@@ -1,7 +1,7 @@
 """The versions of one resource: the one that holds, the one of a number, and all that held in a time (R5 http.html#history).
 
 ``_at`` asks for what was current at some point of a period. Where it begins and ends in the log is told as for ``_asof``, so
-that ``_at`` and ``_asof`` of the same instant give the same version.
+that ``_at`` and ``_asof`` of the same instant give the same version. What ships with the software (version 0) has no history.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _HELD = f"""
 """
 _NUMBERED = f"""
     SELECT asked.position AS as_of, {_COLUMNS} FROM (SELECT coalesce($4::bigint, {_REACHED}) AS position) AS asked
-    LEFT JOIN {SCHEMA}.resource r ON r.type = $1 AND r.id = $2 AND r.version = $3 AND r.position_from <= asked.position
+    LEFT JOIN {SCHEMA}.resource r ON r.type = $1 AND r.id = $2 AND r.version = $3 AND r.version > 0 AND r.position_from <= asked.position
 """
 
 _IN_PERIOD = f"""
     FROM {SCHEMA}.resource r
-    WHERE r.type = $1 AND r.id = $2 AND r.position_from <= $3 AND (r.position_to IS NULL OR r.position_to > $4)
+    WHERE r.type = $1 AND r.id = $2 AND r.version > 0 AND r.position_from <= $3 AND (r.position_to IS NULL OR r.position_to > $4)
         AND ($5::timestamptz IS NULL OR r.last_updated >= $5)
 """
 # Only versions that are within reach, and deletions of such.
@@ -56,7 +56,7 @@ _COUNT = f"SELECT count(*) {_IN_PERIOD} {{within}}"
 _LATEST_FIRST = f"SELECT {_COLUMNS} {_IN_PERIOD} {{within}} AND r.version < $6 ORDER BY r.version DESC LIMIT $7"
 _EARLIEST_FIRST = f"SELECT {_COLUMNS} {_IN_PERIOD} {{within}} AND r.version > $6 ORDER BY r.version LIMIT $7"
 _LAST_VERSION = 2**31 - 1
-_EXISTS = f"SELECT EXISTS (SELECT FROM {SCHEMA}.resource r WHERE r.type = $1 AND r.id = $2 AND r.position_from <= $3 {{within}})"
+_EXISTS = f"SELECT EXISTS (SELECT FROM {SCHEMA}.resource r WHERE r.type = $1 AND r.id = $2 AND r.version > 0 AND r.position_from <= $3 {{within}})"
 
 
 async def version_held(pool: asyncpg.Pool, resource_type: str, resource_id: str, position: Position | None) -> asyncpg.Record:

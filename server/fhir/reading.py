@@ -7,6 +7,8 @@ from email.utils import format_datetime
 import asyncpg
 from fastapi import APIRouter, Request, Response
 
+from projections.fhir import guide, shipped
+from projections.fhir.search.dates import LATEST
 from server.as_of import HEADER, PARAMETER
 from server.audit.reads import saw_resources
 from server.auth.principals import Authenticated
@@ -20,7 +22,6 @@ from server.fhir.history import version_held, version_numbered
 from server.fhir.outcome import FHIR_JSON, FhirError
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, given_in_url, known_only, services_for, services_of
-from server.fhir.shipped import is_definition_reached, shipped
 from server.services import Services
 
 PARAMETERS = (PARAMETER, *representation.PARAMETERS)
@@ -35,9 +36,6 @@ async def read(request: Request, reader: Reader, resource_type: str, resource_id
     shown = _representation(given, resource_type)
     position = await asked_position(services.pool, given)
     row = await version_held(services.pool, resource_type, resource_id, position)
-    is_reached = row["version"] is None and await is_definition_reached(services.pool, access_of(reader), resource_type, resource_id)
-    if is_reached and (definition := shipped(request, resource_type, resource_id, shown, row["as_of"])) is not None:
-        return definition
     return await _one(request, reader, row, resource_type, resource_id, shown)
 
 
@@ -56,10 +54,13 @@ async def _one(
 ) -> Response:
     services, position = services_of(request), row["as_of"]
     await present(services, reader, row, resource_type, what)
-    etag = f'W/"{row["version"]}"'
-    headers = {"ETag": etag, "Last-Modified": format_datetime(row["last_updated"], usegmt=True), HEADER: str(position)}
+    ships = row["version"] == shipped.VERSION
+    etag = f'W/"{guide.version() if ships else row["version"]}"'
+    headers = {"ETag": etag, HEADER: str(position)}
+    if not ships:
+        headers["Last-Modified"] = format_datetime(row["last_updated"], usegmt=True)
     saw_resources(request, [row["body"]])
-    if is_held(request, etag, row["last_updated"]):
+    if is_held(request, etag, LATEST if ships else row["last_updated"]):
         return Response(status_code=304, headers=headers)
     (body,) = await shown_bodies(services, reader, [resource_type], [row], position)
     if shown == Representation():

@@ -41,6 +41,57 @@ async def test_every_definition_is_read_as_it_ships(site: Site) -> None:
             assert (answer.status_code, answer.json()) == (200, json.loads(guide.definition(resource_type, one) or b""))
 
 
+SHIPPED = [
+    (f"StructureDefinition?url={GUIDE}:StructureDefinition:segmenter", ["segmenter"]),
+    ("StructureDefinition?type=BodyStructure&derivation=constraint", ["finding-structure", "series-index"]),
+    ("StructureDefinition?kind=resource&base=http://hl7.org/fhir/StructureDefinition/Device", ["segmenter"]),
+    ("StructureDefinition?_id=segmenter,nothing", ["segmenter"]),
+    ("SearchParameter?code=volume", ["Observation-volume"]),
+    ("SearchParameter?base=BodyStructure&status=active&_sort=code", ["BodyStructure-active", "BodyStructure-structure-laterality"]),
+    ("ValueSet?name=finding&_sort=_id", ["finding-components", "finding-status"]),
+    ("OperationDefinition?code=everything&kind=operation", ["ImagingStudy-everything"]),
+    ("ValueSet?status=retired", []),
+    ("SearchParameter?component:missing=false", ["Observation-structure-volume"]),
+    ("ValueSet?_asof=0&url=urn:anamnesis:fhir:ValueSet:sides", ["sides"]),
+]
+
+
+@pytest.mark.parametrize(("search", "ids"), SHIPPED)
+async def test_what_ships_is_found_as_all_else(site: Site, search: str, ids: list[str]) -> None:
+    answer = await ask(site, f"/fhir/{search}")
+    assert answer.status_code == 200, answer.text
+    assert [one["resource"]["id"] for one in answer.json().get("entry", [])] == ids
+    assert answer.json()["total"] == len(ids)
+
+
+async def test_what_ships_is_paged_with_what_clients_wrote(site: Site) -> None:
+    headers = await site.headers("fhir:read", "fhir:write")
+    mine = {"resourceType": "ValueSet", "id": "mine", "url": "http://example.org/mine", "status": "active", "name": "Mine"}
+    assert (await site.client.put("/fhir/ValueSet/mine", json=mine, headers=headers)).status_code in (200, 201)
+    found: list[str] = []
+    bundle = (await ask(site, "/fhir/ValueSet?_count=2&_total=accurate&_elements=url")).json()
+    total = bundle["total"]
+    while True:
+        found += [one["resource"]["id"] for one in bundle["entry"]]
+        following = [one["url"] for one in bundle["link"] if one["relation"] == "next"]
+        if not following:
+            break
+        bundle = (await ask(site, following[0])).json()
+    assert found == [*guide.ids("ValueSet"), "mine"] and total == len(found)
+    history = (await ask(site, "/fhir/ValueSet/_history")).json()
+    assert [one["resource"]["id"] for one in history["entry"]] == ["mine"]  # what ships did not happen here
+    assert (await ask(site, "/fhir/ValueSet/sides/_history")).status_code == 404
+
+
+async def test_a_condition_that_finds_what_ships_writes_nothing(site: Site) -> None:
+    headers = {**await site.headers("fhir:read", "fhir:write"), "If-None-Exist": f"url={GUIDE}:ValueSet:sides"}
+    mine = {"resourceType": "ValueSet", "url": f"{GUIDE}:ValueSet:sides", "status": "active"}
+    for method, path in (("POST", "/fhir/ValueSet"), ("PUT", f"/fhir/ValueSet?url={GUIDE}:ValueSet:sides")):
+        assert (await site.client.request(method, path, json=mine, headers=headers)).status_code == 405
+    assert (await site.client.delete(f"/fhir/ValueSet?url={GUIDE}:ValueSet:sides", headers=headers)).status_code == 405
+    assert (await ask(site, "/fhir/ValueSet/sides")).status_code == 200
+
+
 async def test_a_definition_is_sent_once_and_says_its_version(site: Site) -> None:
     answer = await ask(site, PROFILE)
     assert answer.headers["etag"] == f'W/"{guide.version()}"' and HEADER.lower() in answer.headers

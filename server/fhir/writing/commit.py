@@ -259,6 +259,7 @@ class _Attempt:
                 raise FhirError(404, "not-found", f"the condition finds no {one.resource_type}", expression)
             return _Target(key=(one.resource_type, one.resource_id or free_id or new_id), is_new=not one.resource_id)
         ((resource_id, version),) = found
+        _refuse_shipped((one.resource_type, resource_id), one.resource_at)
         if one.resource_id not in (None, resource_id):
             said = f"the condition finds another {one.resource_type} than the one of this id"
             raise FhirError(400, "invalid", said, f"{one.resource_at}.id")
@@ -306,8 +307,13 @@ async def _outcome(acts: Acts, written: Sequence[Written], position: int | None 
 
 
 def _check_allowed(one: Interaction) -> None:
-    if one.resource_id is not None and guide.definition(one.resource_type, one.resource_id) is not None:
-        raise FhirError(405, "not-supported", "this definition comes with the software: give yours an id of its own", one.resource_at)
+    if one.resource_id is not None:
+        _refuse_shipped((one.resource_type, one.resource_id), one.resource_at)
+
+
+def _refuse_shipped(key: Key, at: str) -> None:
+    if guide.definition(*key) is not None:
+        raise FhirError(405, "not-supported", "this definition comes with the software: give yours an id and a url of its own", at)
 
 
 def _is_answered(one: Interaction, target: _Target) -> bool:
