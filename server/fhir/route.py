@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
@@ -14,10 +13,11 @@ from server.auth.principals import Authenticated
 from server.direct_route import DirectRoute
 from server.fhir.access import access_of
 from server.fhir.as_of import Given, single
+from server.fhir.deadline import in_time
 from server.fhir.negotiation import check_accept
 from server.fhir.outcome import FhirError, outcome
 from server.fhir.preferences import preferences
-from server.read_models import RETRY_AFTER_S, reads
+from server.read_models import reads
 from server.services import Services
 
 READ = ["GET", "HEAD"]
@@ -52,7 +52,8 @@ class FhirRoute(DirectRoute):
         async def handle(request: Request) -> Response:
             try:
                 check_accept(request)
-                answer = await _in_time(handler, request)
+                async with in_time(request.app.state.services):
+                    answer = await handler(request)
             except FhirError as error:
                 answer = outcome(error.status, error.code, error.detail, expression=error.expression, headers=error.headers)
             answer.headers.setdefault("Cache-Control", _kept_by_whom(request))
@@ -62,22 +63,6 @@ class FhirRoute(DirectRoute):
             return answer
 
         return handle
-
-
-async def _in_time(handler: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
-    """Raises FhirError (503)."""
-    services: Services = request.app.state.services
-    allowed_s = services.settings.fhir_deadline_s
-    try:
-        async with asyncio.timeout(allowed_s) as deadline:
-            return await handler(request)
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        said = f"this took longer than {allowed_s:g} seconds, and was ended: ask for less (more conditions, a smaller _count, _total=none)"
-        error = FhirError(503, "timeout", said)
-        error.headers = {"Retry-After": str(RETRY_AFTER_S)}
-        raise error from None
 
 
 def _kept_by_whom(request: Request) -> str:

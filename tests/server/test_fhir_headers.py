@@ -138,8 +138,9 @@ async def test_what_takes_too_long_is_ended_in_the_database_too(site: Site) -> N
     try:
         async with connection.transaction():
             await connection.execute(f"LOCK TABLE {SCHEMA}.resource IN ACCESS EXCLUSIVE MODE")
-            for url in ("/fhir/ImagingStudy?modality=CT", IMAGING_STUDY, "/fhir/_history"):
-                answer = await ask(site, "GET", url)
+            asked = [("GET", url, {}) for url in ("/fhir/ImagingStudy?modality=CT", IMAGING_STUDY, "/fhir/_history")]
+            for method, url, more in [*asked, ("PUT", "/fhir/Basic?identifier=urn:x|1", {"json": BASIC})]:
+                answer = await ask(site, method, url, **more)
                 (said,) = answer.json()["issue"]
                 assert (answer.status_code, said["code"]) == (503, "timeout"), answer.text
                 assert "2 seconds" in said["diagnostics"] and "retry-after" in answer.headers

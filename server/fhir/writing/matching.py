@@ -15,6 +15,7 @@ from server.audit.recorder import AccessRecorder
 from server.auth.principals import Authenticated
 from server.fhir.access import access_of
 from server.fhir.as_of import Given
+from server.fhir.deadline import in_time
 from server.fhir.identities import check_search
 from server.fhir.outcome import FhirError
 from server.fhir.parameters import RESULT_PARAMETERS, parse
@@ -50,7 +51,9 @@ async def matches(
         refused.headers = error.headers
         raise refused from None
     check_search(asker, resource_type, condition)
-    rows = await Statement(resource_type, conditions_within(access, resource_type, conditions), position).page(services.searches, "", 2)
+    statement = Statement(resource_type, conditions_within(access, resource_type, conditions), position)
+    async with in_time(services):
+        rows = await statement.page(services.searches, "", 2)
     recorder: AccessRecorder | None = services.recorder
     if recorder is not None:
         names = tuple(sorted({name for name, _ in condition}))
