@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -34,6 +36,17 @@ def missing(what: str) -> None:
     if IN_CI:
         pytest.fail(what)
     pytest.skip(what)
+
+
+def with_node_modules(folder: Path) -> Path:
+    """The folder, with what its package-lock.json pins in it."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        missing("Node and npm are not installed: apt-get install nodejs npm")
+    if not (folder / "node_modules").is_dir():
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        if subprocess.run(command, cwd=folder, timeout=300).returncode:
+            missing(f"npm could not fetch what {folder.name}/package-lock.json pins")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ from types import ModuleType
 
 import msgspec
 import pytest
+from conftest import with_node_modules
 from fhir.resources import get_fhir_model_class
 from golden.write_examples import EXAMPLES, FOLDER, examples
 
@@ -36,11 +36,8 @@ def test_the_shipped_guide_was_made_of_these_sources() -> None:
         assert archive.read(guide.SOURCES).decode() == _build_guide().sources_sha256(), HOW
 
 
-@pytest.mark.skipif(
-    shutil.which("node") is None or not (ROOT / "ig" / "node_modules").is_dir(),
-    reason="SUSHI is not installed in ig/: that the sources are those of the shipped guide is told by their digest alone",
-)
 def test_sushi_makes_of_them_what_is_shipped(tmp_path: Path) -> None:
+    with_node_modules(ROOT / "ig")
     made = tmp_path / "guide.zip"
     subprocess.run([sys.executable, "ig/build_guide.py", "--output", str(made)], cwd=ROOT, check=True)
     assert _contents(made) == _contents(guide.FILE), HOW

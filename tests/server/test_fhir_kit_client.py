@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import missing
+from conftest import with_node_modules
 from listening_site import ListeningSite, listening_site
 from served_site import LIVER, LUNG, Site, slice_of
 
@@ -17,19 +16,12 @@ from projections.fhir.vocabulary import study_id
 
 FOLDER = Path(__file__).parents[1] / "fhir_kit_client"
 STUDIES = 3
-INSTALL_S = 300
 
 
 @pytest.fixture(scope="module")
 def client_folder() -> Path:
     """With the client in it, as package-lock.json pins it."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        missing("Node and npm are not installed: apt-get install nodejs npm")
-    if not (FOLDER / "node_modules" / "fhir-kit-client").is_dir():
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        if subprocess.run(command, cwd=FOLDER, timeout=INSTALL_S).returncode:
-            missing("npm could not fetch fhir-kit-client")
-    return FOLDER
+    return with_node_modules(FOLDER)
 
 
 @pytest.fixture(scope="module")
