@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from projections.fhir.search.rows import LABEL
+
 SPANS = (
     timedelta(seconds=1),
     timedelta(minutes=1),
@@ -57,6 +59,7 @@ STATEMENTS = (
     """,
     "CREATE INDEX token_value ON token (source, code, key)",
     "CREATE INDEX token_key ON token (key, source)",
+    f"CREATE INDEX token_label ON token (source, code, system, key) WHERE nth = {LABEL}",
     # A code and its system go together: taken for independent, a common code looks rare.
     "CREATE STATISTICS token_values (mcv) ON source, code, system FROM token",
     "ALTER STATISTICS token_values SET STATISTICS 400",
@@ -70,6 +73,7 @@ STATEMENTS = (
     """,
     "CREATE INDEX reference_target ON reference (target, source, key)",
     "CREATE INDEX reference_key ON reference (key, source)",
+    f"CREATE INDEX reference_label ON reference (source, target, key) WHERE nth = {LABEL}",
     """
     CREATE TABLE date (
         source integer     NOT NULL,

@@ -85,6 +85,8 @@ CONDITIONS = (
     Condition(element="conditionalDelete", value="single", methods=("DELETE",), path=ANY),
 )
 OPERATIONS = (
+    Operation(name="meta", definition=f"{CORE}/Resource-meta", types=(), methods=READ, path="/fhir/$meta"),
+    Operation(name="meta", definition=f"{CORE}/Resource-meta", types=TYPES, methods=READ, path=f"{ANY}/$meta"),
     Operation(name="meta", definition=f"{CORE}/Resource-meta", types=TYPES, methods=READ, path=f"{ONE}/$meta"),
     Operation(name="meta", definition=f"{CORE}/Resource-meta", types=TYPES, methods=READ, path=f"{VERSION}/$meta"),
     Operation(name="validate", definition=f"{CORE}/Resource-validate", types=TYPES, methods=("POST",), path=f"{ANY}/$validate"),

@@ -196,7 +196,7 @@ async def conditional_delete(client: Client) -> None:
 
 
 async def meta(client: Client) -> None:
-    for path in (IMAGING_STUDY, f"{IMAGING_STUDY}/_history/1"):
+    for path in (IMAGING_STUDY, f"{IMAGING_STUDY}/_history/1", "/fhir/Patient", "/fhir"):
         assert (await client.gives(200, "GET", f"{path}/$meta")).json()["resourceType"] == "Parameters"
 
 

@@ -20,6 +20,7 @@ from fhir.resources import get_fhir_model_class
 from served_site import LIVER, LUNG, PLANTED_MRN, PLANTED_NAME, Site, served_site, slice_of
 
 from domain.access import AccessesRecorded, Action
+from server.audit import recorder
 from server.fhir.export import exporter
 from server.fhir.export.jobs import FOLDER
 
@@ -288,6 +289,13 @@ async def test_who_is_in_an_export_is_in_the_log_before_it_can_be_had(site: Site
     assert {access.principal.id for access in accesses} == {(await site.principal("fhir:read")).id}
     routes = {access.route for access in accesses}
     assert routes == {"/fhir/Patient/$export", "/fhir/{resource_type}/$export", "/fhir/$export/{export_id}/{file_name}"}
+
+
+async def test_nothing_is_exported_that_cannot_be_recorded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MAX_HELD", 0)
+    for path, body in (("$export", None), ("$export", {"resourceType": "Parameters"}), ("Patient/$export", None)):
+        assert says(await kick_off(site, path, body=body), 503)["code"] == "transient"
+    assert await site.services.pool.fetchval("SELECT count(*) FROM fhir_export") == 0
 
 
 async def test_a_cancelled_export_is_gone(site: Site) -> None:

@@ -21,6 +21,7 @@ from domain.subject import LegalBasis
 from projections.dicom import DicomProjection
 from projections.fhir.vocabulary import selection_id, study_id
 from projections.projection import schema_name
+from server.fhir.meta import _CODINGS
 from server.subjects import confirm_erasure, request_erasure, status_of
 
 STUDY, OTHER = "1.2.840.11.1", "1.2.840.11.2"
@@ -213,3 +214,30 @@ async def test_meta_is_what_the_resource_says_of_itself(site: Site) -> None:
     assert "PSEUDED" in answer.text and "PSEUDED" not in shown.text
     says(await site.get("/fhir/Patient/none/$meta", "fhir:read"), 404)
     assert says(await site.get(f"{path}/$meta?_summary=true", "fhir:read"), 400)["expression"] == ["http._summary"]
+
+
+async def test_meta_of_a_type_and_of_the_system_is_every_label_that_is_there(site: Site) -> None:
+    headers = {**await site.headers("fhir:write", "fhir:read"), "Content-Type": "application/fhir+json"}
+    before = await site.caught_up()
+    one, other = {"system": "urn:one", "code": "x"}, {"system": "urn:other", "code": "x"}
+    for nth, tags in enumerate(([one], [one, other], [{"code": "bare"}], [one])):
+        meta = {"tag": tags, "profile": ["http://example.org/basic"], "security": [{"system": "urn:s", "code": "R"}]}
+        made = {"resourceType": "Basic", "id": f"b{nth}", "meta": meta, "code": {"text": "b"}}
+        assert (await site.client.put(f"/fhir/Basic/b{nth}", json=made, headers=headers)).status_code == 201
+
+    async def labels(path: str, *scopes: str) -> dict[str, Any]:
+        answer = await site.get(f"/fhir/{path}", *(scopes or ("fhir:read",)))
+        assert answer.status_code == 200, answer.text
+        get_fhir_model_class("Parameters").model_validate(answer.json())
+        return dict(answer.json()["parameter"][0]["valueMeta"]) if "parameter" in answer.json() else {}
+
+    basic = {"profile": ["http://example.org/basic"], "security": [{"system": "urn:s", "code": "R"}], "tag": [{"code": "bare"}, one, other]}
+    assert await labels("Basic/$meta") == basic
+    whole = await labels("$meta")
+    assert {one["code"] for one in whole["security"]} == {"R", "AIAST"} and whole["tag"] == basic["tag"]
+    assert await labels(f"Basic/$meta?_asof={before}") == {} == await labels("Device/$meta?_asof=0")
+    assert await labels("$meta", "system/Basic.r", "system/Patient.r?gender=female") == basic
+    assert says(await site.get("/fhir/Patient/$meta", "system/Patient.r?gender=female"), 403)["code"] == "forbidden"
+    assert says(await site.get("/fhir/Basic/$meta?_since=2020", "fhir:read"), 400)["expression"] == ["http._since"]
+    plan = "\n".join(row[0] for row in await site.services.pool.fetch(f"EXPLAIN {_CODINGS}", [1, 2], 3, 4))
+    assert plan.count("token_label") == 3, plan

@@ -21,6 +21,12 @@ Rows = dict[str, list[Row]]
 _Job = Callable[[Json, int, Rows], None]
 
 
+LABELS = frozenset({"meta.profile", "meta.security", "meta.tag"})
+"""What a resource is labelled with."""
+LABEL = -1
+"""In place of the number of a container, of rows of labels: an index of their own tells which labels there are."""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What there is to do for a resource of a type."""
 
@@ -111,11 +117,12 @@ def _first_names(source: Source) -> tuple[str | None, str | None]:
 def _job(source: Source, number: int, convert: Converter, table: str) -> _Job:
     values, value_type, container = _way(source.branch), source.branch.type, source.container
     if container is None:
+        nth = LABEL if source.branch.path in LABELS else 0
 
         def add(body: Json, key: int, rows: Rows) -> None:
             found = values(body)
             if found:
-                made = [(number, *columns, 0, key) for value in found for columns in convert(value, value_type)]
+                made = [(number, *columns, nth, key) for value in found for columns in convert(value, value_type)]
                 rows[table] += made if len(made) < 2 else dict.fromkeys(made)
 
         return add

@@ -132,6 +132,9 @@ class Exporter:
                     return
                 except NotWanted:
                     pass
+                except asyncpg.QueryCanceledError:  # no better when it is tried again: the database gives a statement so much time
+                    _logger.error("an export has failed: the database ended one of its statements")
+                    await self._jobs.end(export_id, FAILED, UNKNOWN)
                 except _PASSING as error:
                     _logger.warning("an export is interrupted (%s), and will go on", type(error).__name__)
                     await asyncio.sleep(RETRY_S)
