@@ -19,7 +19,7 @@ from server.fhir.access import Access
 from server.fhir.as_of import Given
 from server.fhir.conditions import Condition
 from server.fhir.outcome import FhirError
-from server.fhir.parameters import known_parameter, reference_numbers, supported, target_types
+from server.fhir.parameters import OWN_BASE, here, known_parameter, reference_numbers, supported, target_types
 from server.fhir.within import Clause
 
 NAMES = ("_include", "_revinclude")
@@ -127,7 +127,8 @@ async def _referred(
     keys = [row["key"] for row in rows if row["type"] == one.source_type]
     if not keys:
         return []
-    targets = [row["target"].split("/") for row in await pool.fetch(_REFERRED, keys, list(one.numbers))]
+    own = f"{OWN_BASE.get()}/"
+    targets = [row["target"].removeprefix(own if own != "/" else "").split("/") for row in await pool.fetch(_REFERRED, keys, list(one.numbers))]
     here = sorted({(kind, rest[0]) for kind, *rest in targets if len(rest) == 1 and one.target_type in (None, kind)})
     reach = access.reach("r", sorted({kind for kind, _ in here}))
     clause = Clause([position, [kind for kind, _ in here], [resource_id for _, resource_id in here], MAX_INCLUDED + 1], "$1")
@@ -137,7 +138,7 @@ async def _referred(
 async def _referring(
     pool: asyncpg.Pool, access: Access, rows: Sequence[asyncpg.Record], one: Include, position: int
 ) -> list[asyncpg.Record]:
-    targets = [f"{row['type']}/{row['id']}" for row in rows if one.target_type in (None, row["type"])]
+    targets = [way for row in rows if one.target_type in (None, row["type"]) for way in here(f"{row['type']}/{row['id']}")]
     if not targets:
         return []
     # To ask what refers to something is a search; to ask what something refers to is many reads.

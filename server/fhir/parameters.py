@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 import msgspec
 
@@ -48,6 +49,27 @@ RETRY_AFTER_S = 5
 MAX_TYPES = 12
 """Types that a link of a chain may lead to without one being named."""
 
+NOT_SERVED = {
+    "_content": "it takes an index of words",
+    "_text": "it takes an index of words",
+    "section-text": "it takes an index of words",
+    "section-code-text": "it takes an index of words",
+    "near": "it takes an index of places",
+    "contains": "it takes an index of places",
+    "_in": "it takes an index of lists and groups",
+    "_list": "it takes an index of lists",
+    "_filter": "there is no search by an expression: use parameters, chains and _has",
+    "_query": "there is no named query",
+    "_graph": "there is no search by a graph: use _include and _revinclude",
+    "_contained": "contained resources are found by the resource that holds them",
+    "_containedType": "contained resources are found by the resource that holds them",
+    "_score": "matches have no score: order them by _sort",
+    "_maxresults": "a search has no end but its last page: use _count",
+}
+"""What R5 has (search.html#special, #return) and is refused by name → why."""
+OWN_BASE: ContextVar[str] = ContextVar("this server's base URL, as of this request", default="")
+"""References below it are to resources here (R5 search.html#reference)."""
+
 Comparison = Callable[[str, str], Test]
 _COMPARISONS: dict[tuple[str, str], Comparison] = {
     ("token", ""): comparisons.token_test,
@@ -72,8 +94,19 @@ MODIFIERS: dict[str, tuple[str, ...]] = {
     for kind in ("token", "string", "uri", "date", "number", "quantity")
 } | {"reference": ("missing", "identifier"), "composite": ("missing",)}
 """Of each type of parameter; a reference takes the name of a type too."""
-_TERMINOLOGY = frozenset({"in", "not-in", "text-advanced"})
-"""Modifiers for which a terminology server, or an index of words, is needed; `above` and `below` on a token too."""
+_WHY_NOT = {
+    ("", "in"): "it takes a terminology server",
+    ("", "not-in"): "it takes a terminology server",
+    ("", "text-advanced"): "it takes an index of words",
+    ("token", "above"): "it takes a terminology server",
+    ("token", "below"): "it takes a terminology server",
+    ("reference", "above"): "hierarchies of resources are not followed",
+    ("reference", "below"): "hierarchies of resources are not followed",
+    ("reference", "text"): "what a reference displays is not indexed",
+    ("reference", "code-text"): "what a reference displays is not indexed",
+    ("string", "text"): "it takes an index of words",
+}
+"""Type of a parameter (any, where it is empty) and modifier of R5 that is refused by name → why."""
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
@@ -175,6 +208,8 @@ def known_parameter(resource_type: str, code: str) -> Parameter | None:
 
 def _known(resource_type: str, code: str) -> Parameter:
     known = known_parameters(resource_type)
+    if code not in known and code in NOT_SERVED:
+        raise FhirError(400, "not-supported", f"{code} is not served: {NOT_SERVED[code]}", f"http.{code}")
     if code not in known:
         names = ", ".join(sorted({*known, *RESULT_PARAMETERS}))
         raise FhirError(400, "not-supported", f"{resource_type} has no search parameter {code}; there are {names}", f"http.{code}")
@@ -230,20 +265,28 @@ def _reference(parameter: Parameter, modifier: str, name: str, value: str) -> Co
 
 
 def _targets(value: str, modifier: str, may_be: tuple[str, ...], name: str) -> list[str]:
-    """As they stand in the rows: without versions."""
-    text = value.partition("/_history/")[0].rstrip("/")
+    """As they stand in the rows: without versions. What is below this server's own base is here, however it is written."""
+    base = OWN_BASE.get()
+    text = value.partition("/_history/")[0].rstrip("/").removeprefix(f"{base}/" if base else "")
     parts = text.split("/")
     if len(parts) > 1 and is_resource_type(parts[-2]) and _ID.fullmatch(parts[-1]):
-        kind, resource_id = parts[-2:]
+        kind = parts[-2]
         if (modifier and kind != modifier) or (may_be and kind not in may_be):
             return []
-        return [text] if text == f"{kind}/{resource_id}" else [text, f"{kind}/{resource_id}"]
+        if len(parts) == 2:
+            return here(text)
+        return [text] if base else [text, *here("/".join(parts[-2:]))]  # where nobody asks by HTTP, any base may be our own
     if not _ID.fullmatch(text):
         return [text[:MAX_CHARACTERS]]
     kinds = (modifier,) if modifier else may_be
     if not kinds:
         raise FhirError(400, "value", f"parameter {name} needs a type: write {name}=Type/{text}", f"http.{name}")
-    return [f"{kind}/{text}" for kind in kinds]
+    return [one for kind in kinds for one in here(f"{kind}/{text}")]
+
+
+def here(reference: str) -> list[str]:
+    """How `Type/id` may be written of a resource here."""
+    return [reference, f"{OWN_BASE.get()}/{reference}"] if OWN_BASE.get() else [reference]
 
 
 def _targets_test(targets: list[str]) -> Test:
@@ -317,8 +360,8 @@ def _numbers(looks: Sequence[Look]) -> tuple[int, ...]:
 
 
 def _no_modifier(parameter: Parameter, modifier: str, name: str) -> FhirError:
-    if modifier in _TERMINOLOGY or (parameter.type in ("token", "reference") and modifier in ("above", "below")):
-        said = f"{name}: the modifier :{modifier} needs a terminology server, and there is none"
-    else:
-        said = f"{name}: a parameter of type {parameter.type} has no modifier :{modifier}"
+    why = _WHY_NOT.get((parameter.type, modifier)) or _WHY_NOT.get(("", modifier))
+    said = f"{name}: a parameter of type {parameter.type} has no modifier :{modifier}"
+    if why is not None:
+        said = f"{name}: the modifier :{modifier} is not served: {why}"
     return FhirError(400, "not-supported", said, f"http.{name}")

@@ -24,6 +24,7 @@ from server.fhir.matches import Matches
 from server.fhir.negotiation import check_format
 from server.fhir.outcome import FhirError, issue
 from server.fhir.pages import Page
+from server.fhir.parameters import OWN_BASE
 from server.fhir.preferences import preferences
 from server.fhir.representation import Representation
 from server.fhir.route import READ, FhirRoute, Reader, base_url, count_asked, given_in_url, services_for, services_of
@@ -81,6 +82,7 @@ async def answer_search(
     asked = given if page is None else page.parameters
     reached = await reached_position(services)
     known = CURRENT.get()
+    OWN_BASE.set(base_url(request))
     lenient = page is None and preferences(request).is_lenient
     searches, ignored = _parsed(types, asked if path else [one for one in asked if one[0] != TYPE_PARAMETER], lenient=lenient)
     searches = [one.within(access) for one in searches]

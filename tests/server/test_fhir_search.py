@@ -16,7 +16,7 @@ from served_site import Site, served_site
 
 from projections.fhir.definitions import resource_types
 from server.fhir.outcome import FhirError
-from server.fhir.parameters import supported
+from server.fhir.parameters import MODIFIERS, NOT_SERVED, supported
 from server.fhir.search import Search
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -53,6 +53,16 @@ RESOURCES: list[dict[str, Any]] = [
         "status": "active",
         "url": "http://example.org/forms/one/two",
     },
+    *(
+        {"resourceType": "Task", "id": name, "status": "ready", "intent": "order", "for": {"reference": "Group/g"}, "focus": {"reference": reference}}
+        for name, reference in [
+            ("here", "Specimen/s1"),
+            ("in-full", "http://site.test/fhir/Specimen/s1"),
+            ("elsewhere", "http://other.test/fhir/Specimen/s1"),
+            ("version", "Specimen/s1/_history/1"),
+            ("urn", "urn:uuid:c757873d-ec9a-4326-a141-556f43239520"),
+        ]
+    ),
     {"resourceType": "RiskAssessment", "id": "r", "status": "final", "subject": {"reference": "Group/g"}, "prediction": [{"probabilityDecimal": 0.25}]},
 ]
 
@@ -97,6 +107,23 @@ async def ids(site: Site, query: str, mode: str = "match") -> list[str]:
         ("Specimen?collector=Practitioner/doc", ["s2", "s3"]),
         ("Practitioner?_has:PractitionerRole:practitioner:organization.name=Haus", ["doc"]),
         ("Practitioner?_has:Specimen:collector:type=nothing", []),
+        ("Task?focus=Specimen/s1&_sort=_id", ["here", "in-full", "version"]),
+        ("Task?focus=http://site.test/fhir/Specimen/s1&_sort=_id", ["here", "in-full", "version"]),
+        ("Task?focus:Specimen=s1&_sort=_id", ["here", "in-full", "version"]),
+        ("Task?focus=Specimen/s1/_history/7&_sort=_id", ["here", "in-full", "version"]),
+        ("Task?focus=http://other.test/fhir/Specimen/s1", ["elsewhere"]),
+        ("Task?focus:Specimen=http://other.test/fhir/Specimen/s1", ["elsewhere"]),
+        ("Task?focus:Patient=http://other.test/fhir/Specimen/s1", []),
+        ("Task?focus=http://third.test/fhir/Specimen/s1", []),
+        ("Task?focus=urn:uuid:c757873d-ec9a-4326-a141-556f43239520", ["urn"]),
+        ("Task?focus:missing=true", []),
+        ("Specimen?_id:not=s1,s2&_tag=search", ["s3"]),
+        ("Specimen?_source:missing=true&_tag:not=search", []),
+        ("Specimen?_language:missing=false", []),
+        ("Specimen?_profile=http://example.org/none", []),
+        ("Specimen?_lastUpdated=gt2000&_sort=-_id&_count=1", ["s3"]),
+        ("Questionnaire?url:contains=FORMS", []),
+        ("Questionnaire?url:contains=forms/one", ["q"]),
         ("Questionnaire?url:below=http://example.org/forms", ["q"]),
         ("Questionnaire?url:above=http://example.org/forms/one/two/three", ["q"]),
         ("Questionnaire?url=http://example.org/forms", []),
@@ -114,6 +141,58 @@ async def test_what_matches_refer_to_comes_beside_them(site: Site) -> None:
     assert await ids(site, query) == ["Specimen/s1"]
     assert await ids(site, query, "include") == ["PractitionerRole/role", "Organization/house", "Practitioner/doc"]
     assert await ids(site, "Specimen?_id=s1&_include=Specimen:collector:Practitioner", "include") == []
+
+
+async def test_what_is_referred_to_by_its_url_here_comes_beside_too(site: Site) -> None:
+    assert await ids(site, "Task?_id=in-full,elsewhere&_include=Task:focus", "include") == ["Specimen/s1"]
+    assert await ids(site, "Specimen?_id=s1&_revinclude=Task:focus", "include") == ["Task/here", "Task/in-full", "Task/version"]
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        *((f"Specimen?{name}=x", why) for name, why in NOT_SERVED.items() if name not in ("near", "contains", "section-text", "section-code-text")),
+        ("Location?near=1|2", "places"),
+        ("Specimen?type:in=x", "terminology"),
+        ("Specimen?type:not-in=x", "terminology"),
+        ("Specimen?type:above=x", "terminology"),
+        ("Specimen?type:text-advanced=x", "words"),
+        ("Specimen?collector:below=Practitioner/doc", "hierarchies"),
+        ("Specimen?collector:text=doc", "displays"),
+        ("Practitioner?family:text=x", "words"),
+    ],
+)
+async def test_what_r5_has_and_is_not_served_is_refused_with_the_reason(site: Site, query: str, why: str) -> None:
+    answer = await search(site, query)
+    assert answer.status_code == 400 and why in answer.json()["issue"][0]["diagnostics"], answer.text
+    assert answer.json()["issue"][0]["code"] == "not-supported"
+
+
+R5_MODIFIERS = {
+    "above", "below", "code-text", "contains", "exact", "identifier", "in", "missing", "not", "not-in", "of-type", "text", "text-advanced",
+}  # fmt: skip
+OF_TYPE = {
+    "token": "Specimen?type",
+    "string": "Practitioner?family",
+    "uri": "Questionnaire?url",
+    "date": "Specimen?collected",
+    "number": "RiskAssessment?probability",
+    "quantity": "Observation?value-quantity",
+    "reference": "Specimen?collector",
+    "composite": "Observation?code-value-quantity",
+}
+VALUES = {"missing": "true", "of-type": "a|b|c"}
+
+
+@pytest.mark.parametrize("kind", OF_TYPE)
+async def test_each_modifier_works_or_is_refused_by_name(site: Site, kind: str) -> None:
+    for modifier in sorted(R5_MODIFIERS):
+        query = "Specimen?identifier" if (kind, modifier) == ("token", "of-type") else OF_TYPE[kind]
+        answer = await search(site, f"{query}:{modifier}={VALUES.get(modifier, 'x')}")
+        if modifier in MODIFIERS[kind]:
+            assert answer.status_code == 200, (kind, modifier, answer.text)
+        else:
+            assert answer.status_code == 400 and f":{modifier}" in answer.json()["issue"][0]["diagnostics"], (kind, modifier, answer.text)
 
 
 async def test_what_refers_to_matches_comes_beside_them(site: Site) -> None:

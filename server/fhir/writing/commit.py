@@ -32,6 +32,7 @@ from projections.fhir.vocabulary import Json
 from server.auth.principals import Authenticated
 from server.fhir.as_of import Given
 from server.fhir.outcome import FhirError
+from server.fhir.parameters import OWN_BASE
 from server.fhir.writing import incoming, people, search_parameters, validity
 from server.fhir.writing.acts import Acts
 from server.fhir.writing.interaction import Interaction, Written
@@ -77,6 +78,7 @@ async def commit(
 
     Raises FhirError, ScopeMissing, and what the log raises.
     """
+    OWN_BASE.set(base)  # conditions may name what is here by its URL
     rights = Rights(services, asker)
     for one in interactions:
         rights.check_type(one)
