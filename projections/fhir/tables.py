@@ -45,6 +45,7 @@ STATEMENTS = (
     "CREATE INDEX resource_current ON resource (type, id) WHERE position_to IS NULL",
     "CREATE INDEX resource_updated ON resource (type, last_updated, id)",
     "CREATE INDEX resource_history ON resource (type, position_from, id)",
+    "CREATE INDEX resource_deleted ON resource (type, position_from, id) WHERE position_to = position_from",
     "CREATE INDEX resource_key ON resource (key)",
     "CREATE INDEX resource_listed ON resource (type, key)",
     """

@@ -215,8 +215,8 @@ async def reached(
     clause = Clause([list(keys), position], "$2")
     # By LATERAL: looked up by index, however many there are.
     rows = await pool.fetch(
-        f"SELECT r.key FROM unnest($1::bigint[]) AS k (key) CROSS JOIN LATERAL"
-        f" (SELECT * FROM {SCHEMA}.resource WHERE key = k.key OFFSET 0) r WHERE $2::bigint IS NOT NULL AND {reach.sql('r', clause)}",
+        f"SELECT r.key FROM unnest($1::bigint[]) AS k (key) CROSS JOIN LATERAL (SELECT r.key FROM {SCHEMA}.resource r"
+        f" WHERE r.key = k.key AND $2::bigint IS NOT NULL AND {reach.sql('r', clause)} OFFSET 0) r",
         *clause.arguments,
     )
     return {row["key"] for row in rows}

@@ -49,7 +49,7 @@ async def would_hold(pool: asyncpg.Pool, condition: Condition, resource: Json) -
             given.append(f"unnest({clause.argument(list(found))}::{kind}[]){_COLLATED if kind == 'text' else ''}")
         parts.append(_beside(table, names, f"SELECT {', '.join(given)}"))
     asked = condition.sql("r", clause).replace(f"{SCHEMA}.", "")  # no value is ever in the text
-    text = f"WITH {', '.join(parts)} SELECT EXISTS (SELECT FROM resource r WHERE r.key = {KEY} AND {asked})"
+    text = f"WITH {', '.join(parts)} SELECT EXISTS (SELECT FROM ({own}) AS r ({_RESOURCE}) WHERE {asked})"
     return bool(await pool.fetchval(text, *clause.arguments))
 
 

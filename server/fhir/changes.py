@@ -40,14 +40,14 @@ _WHOLE = """
     ) k
 """
 _WITHIN = """
-    (SELECT {keys} FROM {schema}.resource r WHERE r.type = ANY({types}::text[])
+    (SELECT {keys} FROM {schema}.resource r WHERE r.type {types}
         AND r.position_to IS DISTINCT FROM r.position_from AND {period} AND {reach}
     ORDER BY r.position_from {order}, r.type {order}, r.id {order} LIMIT $8)
 """
 _DELETED_WITHIN = """
     (SELECT {keys} FROM {schema}.resource v JOIN {schema}.resource r
         ON r.type = v.type AND r.id = v.id AND r.version = v.version + 1 AND r.position_to = r.position_from
-    WHERE v.type = ANY({types}::text[]) AND {period} AND {reach}
+    WHERE r.type {types} AND v.type {types} AND {period} AND {reach}
     ORDER BY r.position_from {order}, r.type {order}, r.id {order} LIMIT $8)
 """
 # The first test says what the index can: no row is read only to be passed over.
@@ -78,10 +78,11 @@ class Changes:
         named = {"schema": SCHEMA, "keys": _KEYS, "order": way["order"], "period": _OF_THE_PERIOD.format(**way)}
         parts = []
         for types, condition in self._groups:
-            named["types"] = clause.argument(list(types))
             if condition is None:
-                parts.append(_WHOLE.format(**named))
+                parts.append(_WHOLE.format(**named, types=clause.argument(list(types))))
                 continue
+            # Of one type, the index has the order.
+            named["types"] = f"= {clause.argument(types[0])}" if len(types) == 1 else f"= ANY({clause.argument(list(types))}::text[])"
             parts.append(_WITHIN.format(**named, reach=condition.sql("r", clause)))
             parts.append(_DELETED_WITHIN.format(**named, reach=condition.sql("v", clause)))
         return _PAGE.format(schema=SCHEMA, order=way["order"], keys=" UNION ALL ".join(parts)), clause.arguments

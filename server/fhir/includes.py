@@ -38,8 +38,8 @@ _REFERRED = f"""
 """
 _VERSIONS = f"""
     SELECT {_COLUMNS} FROM unnest($2::text[], $3::text[]) AS k (type, id) CROSS JOIN LATERAL (
-        SELECT * FROM {SCHEMA}.resource r WHERE r.type = k.type AND r.id = k.id AND {_HELD} OFFSET 0
-    ) r WHERE {{reach}} ORDER BY r.key LIMIT $4
+        SELECT * FROM {SCHEMA}.resource r WHERE r.type = k.type AND r.id = k.id AND {_HELD} AND {{reach}} OFFSET 0
+    ) r ORDER BY r.key LIMIT $4
 """
 _REFERRING = f"""
     SELECT {_COLUMNS} FROM (
@@ -47,8 +47,8 @@ _REFERRING = f"""
         CROSS JOIN LATERAL (SELECT key, source FROM {SCHEMA}.reference WHERE target = t.target OFFSET 0) s
         WHERE s.source = ANY($3::int[])
     ) s CROSS JOIN LATERAL (
-        SELECT * FROM {SCHEMA}.resource r WHERE r.key = s.key AND r.type = $4 AND {_HELD} OFFSET 0
-    ) r WHERE {{reach}} ORDER BY r.key LIMIT $5
+        SELECT * FROM {SCHEMA}.resource r WHERE r.key = s.key AND r.type = $4 AND {_HELD} AND {{reach}} OFFSET 0
+    ) r ORDER BY r.key LIMIT $5
 """
 
 
