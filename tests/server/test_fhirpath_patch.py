@@ -276,7 +276,7 @@ async def test_a_patch_over_http_by_id_by_condition_and_in_bundles(site: Site) -
     assert (await send(site, "PATCH", "Basic/b", bad)).status_code == 400
     bad = parameters(operation("add", "Basic", {"valueId": "other"}, name="id"))
     assert (await send(site, "PATCH", "Basic/b", bad)).status_code == 422
-    assert (await send(site, "PATCH", "Basic/b", {"resourceType": "Basic", "code": {"text": "x"}})).status_code == 400
+    assert (await send(site, "PATCH", "Basic/b", {"resourceType": "Basic", "code": {"text": "x"}})).status_code == 415
     entry = {"resource": parameters(operation("delete", "Basic.author[3].nothing[")), "request": {"method": "PATCH", "url": "Basic/b"}}
     refused = await send(site, "POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": [entry]})
     assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[0].resource.parameter[0].part.where(name = 'path')"]

@@ -53,8 +53,13 @@ def json_patch(operations: Any, at: str = "") -> Patch:
 
 
 def patch_of(media_type: str, body: Any) -> Patch:
-    """By the media type of a request: a JSON Patch, or the Parameters of a FHIRPath Patch. Raises FhirError (400)."""
-    return json_patch(body) if media_type == JSON_PATCH else fhirpath_patch(body)
+    """By the media type of a request: a JSON Patch, or the Parameters of a FHIRPath Patch. Raises FhirError (400, 415)."""
+    if media_type == JSON_PATCH:
+        return json_patch(body)
+    if not isinstance(body, dict) or body.get("resourceType") != "Parameters":
+        said = f"a patch is Parameters (FHIRPath Patch), or a JSON Patch as {JSON_PATCH}: a part of a resource is none"
+        raise FhirError(415, "not-supported", said, "http.content-type")
+    return fhirpath_patch(body)
 
 
 def patch_in(resource: Json, at: str) -> Patch:
