@@ -16,6 +16,8 @@ Json = dict[str, Any]
 LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
 ORDERS = "urn:oid:2.999.1"
 """System of the identifiers of service requests."""
+PATIENTS = "urn:oid:2.999.2"
+"""System of the identifiers of patients whom a transaction makes."""
 BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
 DAYS = 2000
 """Over which what happened is spread."""
@@ -144,13 +146,26 @@ def events(number: int) -> Iterator[tuple[str, Event]]:
         )
 
 
-def transaction(number: int, patient: str) -> Json:
-    """Everything of a patient in one Bundle; ``patient`` is the reference to whom it is about."""
-    entries = [
-        {"fullUrl": f"urn:uuid:{derived_id('benchmark-entry', str(number), kind, str(nth))}", "resource": resource, "request": {"method": "POST", "url": kind}}
-        for kind, nth, resource in clinical_resources(number, patient)
-    ]
+def transaction(number: int) -> Json:
+    """A patient who is not there yet and everything of that patient, in one Bundle: references are to its own entries."""
+    full_url = f"urn:uuid:{derived_id('benchmark-entry', str(number), 'Patient')}"
+    entries = [_entry(full_url, {**_patient(number), "resourceType": "Patient"})]
+    for kind, nth, resource in clinical_resources(number, full_url):
+        entries.append(_entry(f"urn:uuid:{derived_id('benchmark-entry', str(number), kind, str(nth))}", resource))
     return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+
+
+def _patient(number: int) -> Json:
+    return {
+        "identifier": [{"system": PATIENTS, "value": f"MRN{number:07d}"}],
+        "name": [{"family": "Roe", "given": [f"R{number}"]}],
+        "gender": ("female", "male")[number % 2],
+        "birthDate": f"{1930 + number % 70}-06-15",
+    }
+
+
+def _entry(full_url: str, resource: Json) -> Json:
+    return {"fullUrl": full_url, "resource": resource, "request": {"method": "POST", "url": resource["resourceType"]}}
 
 
 def _coding(system: str, code: str, display: str) -> Json:
