@@ -13,7 +13,8 @@ says it by a link."""
 def patient_references(resource: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Each element that says whose the resource is, as a path, and its reference as written."""
     for name in ELEMENTS:
-        yield from _references(resource.get(name), f"{resource.get('resourceType', '')}.{name}")
+        if name in resource:
+            yield from _references(resource[name], f"{resource.get('resourceType', '')}.{name}")
     links = resource.get("link")
     if resource.get("resourceType") == "Person" and isinstance(links, list):
         for nth, one in enumerate(links):

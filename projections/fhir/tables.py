@@ -59,7 +59,7 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX token_value ON token (source, code, key)",
-    "CREATE INDEX token_key ON token (key, source)",
+    "CREATE INDEX token_key ON token (key, source, code)",
     f"CREATE INDEX token_label ON token (source, code, system, key) WHERE nth = {LABEL}",
     # A code and its system go together: taken for independent, a common code looks rare.
     "CREATE STATISTICS token_values (mcv) ON source, code, system FROM token",

@@ -68,6 +68,7 @@ class _Body(msgspec.Struct):
 
 
 _BODY = msgspec.json.Decoder(_Body)
+_NAMES = tuple(field.encode_name for field in msgspec.structs.fields(_Body))
 
 
 def saw_resources(request: Request, bodies: Iterable[str | bytes]) -> None:
@@ -249,6 +250,7 @@ def subjects_of(bodies: Sequence[str | bytes]) -> set[str]:
         if body.resourceType == "Patient":
             found.add(body.id)
             continue
-        named = patient_references(msgspec.structs.asdict(body) | {"for": body.for_})
-        found.update(one for _, written in named if (one := patient_id(written)) is not None)
+        # Asked one by one for what is there: a page of a search has many resources, of most of which one element says it.
+        there = {name: value for name, value in zip(_NAMES, msgspec.structs.astuple(body), strict=True) if value is not None}
+        found.update(one for _, written in patient_references(there) if (one := patient_id(written)) is not None)
     return found

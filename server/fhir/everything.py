@@ -90,9 +90,10 @@ async def everything(request: Request, reader: Reader, resource_type: str, resou
     saw_resources(request, (row["body"] for row in rows))
     last = f"{rows[-1]['type']}/{rows[-1]['id']}" if more else None
     bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
+    base = base_url(request)
     entries: list[dict[str, Any]] = [
         {
-            "fullUrl": f"{base_url(request)}/{row['type']}/{row['id']}",
+            "fullUrl": f"{base}/{row['type']}/{row['id']}",
             "resource": shown.of(row["type"], body),
             "search": {"mode": "match"},
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import lru_cache
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -51,5 +52,6 @@ def open_page(vault: Vault, text: str) -> Page:
         raise FhirError(400, "value", "this page link is not one of ours: search again", "http._page") from None
 
 
+@lru_cache(maxsize=8)
 def _cipher(vault: Vault) -> AESSIV:
     return AESSIV(b"".join(vault.derive(purpose) for purpose in _PURPOSES))

@@ -145,7 +145,7 @@ def parse(resource_type: str, given: Sequence[tuple[str, str]], *, lenient: bool
 
 def _asks_for_one_date(resource_type: str, name: str, made: Condition) -> bool:
     """Then from and until, written as two parameters, are of the same value and are looked up together."""
-    return isinstance(made, HasRow) and made.table == "date" and is_single(resource_type, name)
+    return isinstance(made, HasRow) and made.table == "date" and is_single(resource_type, _known(resource_type, name))
 
 
 def _both(one: Condition, other: Condition) -> Condition:

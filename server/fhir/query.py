@@ -9,10 +9,15 @@ import asyncpg
 import msgspec
 
 from projections.fhir.projection import SCHEMA
-from server.fhir.conditions import Condition, joined
+from server.fhir.conditions import Condition, HasRow, joined
 from server.fhir.sorting import SortKey, later
 
 _COLUMNS = "r.type, r.id, r.version, r.body, r.position_to, r.last_updated, r.key"
+
+
+_OF_TYPE = "r.type = $1"
+_IMPLIED = "$1::text IS NOT NULL"
+"""Where rows of a source are joined, which are of one type. Told of the type, too, the planner would expect a fraction of what there is."""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -80,14 +85,14 @@ class Statement:
     def _text(self) -> Text:
         return Text(self._resource_type, self._position)
 
-    def _tests(self, text: Text) -> str:
-        return " AND ".join(["r.type = $1", text.held("r"), *(condition.sql("r", text) for condition in self._conditions)])
+    def _tests(self, text: Text, of_type: str = _OF_TYPE) -> str:
+        return " AND ".join([of_type, text.held("r"), *(condition.sql("r", text) for condition in self._conditions)])
 
     def _listed(self, mark: list[Any] | None, limit: int) -> Written:
         """In order of the keys, in which the indexes of values hold them too: a page of what many have ends where it is full."""
         text = self._text()
         tables = [f"{SCHEMA}.resource r"]
-        tests = ["r.type = $1", text.held("r")]
+        tests = [_IMPLIED if any(isinstance(one, HasRow) and not one.is_negated for one in self._conditions) else _OF_TYPE, text.held("r")]
         for condition in self._conditions:
             tests += joined(condition, "r", text, tables)
         if mark is not None:
@@ -102,7 +107,7 @@ class Statement:
         beyond = key.beyond("v", mark, text.argument) if mark is not None else ""
         inner = (
             f"SELECT {_COLUMNS}, v.value AS sort_0 FROM ({key.rows()}) v JOIN {SCHEMA}.resource r ON r.key = v.key"
-            f" WHERE {self._tests(text)}{key.best('v')}"
+            f" WHERE {self._tests(text, _IMPLIED)}{key.best('v')}"
         )
         return text.of(f"{inner}{beyond} ORDER BY v.value {key.direction}, r.key LIMIT {text.argument(limit)}")
 

@@ -120,9 +120,10 @@ async def answer_search(
     rows = [*rows, *beside]
     saw_resources(request, (row["body"] for row in rows))
     bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
+    base = base_url(request)
     entries: list[dict[str, Any]] = [
         {
-            "fullUrl": f"{base_url(request)}/{row['type']}/{row['id']}",
+            "fullUrl": f"{base}/{row['type']}/{row['id']}",
             "resource": shown.of(row["type"], body),
             "search": {"mode": mode},
         }

@@ -133,5 +133,5 @@ def _key(resource_type: str, code: str, *, is_descending: bool) -> SortKey | Non
         is_descending=is_descending,
         table=TABLES[parameter.type],
         numbers=tuple(sorted({look.source.number for look in parameter.looks})),
-        is_single=parameter.type == "date" and is_single(resource_type, code),
+        is_single=parameter.type == "date" and is_single(resource_type, parameter),
     )

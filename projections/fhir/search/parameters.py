@@ -108,13 +108,16 @@ def added(resource_type: str, defined: SearchParameter) -> tuple[Parameter | Non
     return maker.parameter(defined), tuple(maker.sources.values())
 
 
-@cache
-def is_single(resource_type: str, code: str) -> bool:
+def is_single(resource_type: str, parameter: Parameter) -> bool:
     """Whether no resource has several values that this parameter looks at: they are of one element, on top, that comes once."""
+    return _are_of_one(resource_type, tuple(look.source.branch.path for look in parameter.looks))
+
+
+@cache
+def _are_of_one(resource_type: str, paths: tuple[str, ...]) -> bool:
     found = set()
-    parameter = parameters(resource_type).get(code)  # none of those that a site adds
-    for look in parameter.looks if parameter is not None else ():
-        element = next((one for one in _elements_on_top(resource_type) if look.source.branch.path in one.json_names), None)
+    for path in paths:
+        element = next((one for one in _elements_on_top(resource_type) if path in one.json_names), None)
         if element is None or element.is_repeated:
             return False
         found.add(element.path)
