@@ -21,7 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from eventlog.log import EventLog
@@ -115,7 +115,7 @@ def parameters(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("SearchParameter", "of", "code", "type", "done", "problem")
+    table = Table(*(Column(head, overflow="fold") for head in ("SearchParameter", "of", "code", "type", "done", "problem")))
     for row in rows:
         bases = row["bases"] if len(row["bases"]) < MANY_TYPES else [f"{len(row['bases'])} types"]
         done = "" if row["percent"] is None else f"{row['percent']} %"

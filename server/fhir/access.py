@@ -175,6 +175,13 @@ def access_of(asker: Authenticated) -> Access:
     return _access(asker.scopes, asker.smart, asker.patient)
 
 
+def may_see_what(asker: Authenticated, other: Authenticated) -> bool:
+    """Whether all that somebody else was answered may be shown to who asks: one principal may come with several tokens, each with its
+    own scopes."""
+    plain = "admin" in asker.scopes or other.scopes <= asker.scopes
+    return plain and set(other.smart) <= set(asker.smart) and (other.patient == asker.patient or all(one.level != PATIENT for one in other.smart))
+
+
 @lru_cache(maxsize=1000)
 def _access(scopes: frozenset[str], smart: tuple[SmartScope, ...], patient: str | None) -> Access:
     return Access(scopes, smart, patient)

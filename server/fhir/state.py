@@ -11,9 +11,9 @@ from projections.fhir.versions import VERSION_BITS
 from server.services import Services
 
 _REACHED = f"""
-    SELECT (SELECT position FROM public.projection_checkpoint WHERE name = $1 AND version = $2) AS position,
-        (SELECT count(*) FROM {SCHEMA}.search_parameter) AS added, (SELECT max(position) FROM {SCHEMA}.search_parameter) AS latest,
-        EXISTS (SELECT FROM {SCHEMA}.search_pending) AS is_at_work
+    SELECT c.position, a.added, a.latest, EXISTS (SELECT FROM {SCHEMA}.search_pending) AS is_at_work
+    FROM (SELECT count(*) AS added, max(position) AS latest FROM {SCHEMA}.search_parameter) a
+    LEFT JOIN public.projection_checkpoint c ON c.name = $1 AND c.version = $2
 """
 _ADDED = f"SELECT id, position, definition, problem FROM {SCHEMA}.search_parameter ORDER BY id"
 _PENDING = f"SELECT type, number, until_key, done_key FROM {SCHEMA}.search_pending WHERE is_wanted"

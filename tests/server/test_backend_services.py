@@ -238,6 +238,25 @@ async def test_logins_and_refusals_are_recorded_with_the_client_as_principal(sit
     assert [one for one in accesses if one.route == "/auth/token" and one.outcome is Outcome.REFUSED]
 
 
+async def test_an_export_is_fetched_with_a_token_that_reaches_as_far(site: Site, client_id: str) -> None:
+    """The client is one principal, whatever a token of it may do: a later one with the same scopes goes on where the first ended."""
+    urls: list[str] = []
+    for scope, status in (("system/*.rs", 202), ("system/*.rs", 200), ("system/Observation.rs", 404)):
+        made = (await ask(site, assertion(client_id), scope)).json()["access_token"]
+        headers = {"Authorization": f"Bearer {made}"}
+        if status == 202:
+            answer = await site.client.get("/fhir/$export", headers={**headers, "Prefer": "respond-async"})
+            assert answer.status_code == 202, answer.text
+            urls.append(answer.headers["content-location"])
+            while (answer := await site.client.get(urls[0], headers=headers)).status_code == 202:
+                await asyncio.sleep(0.05)
+            urls.append(answer.json()["output"][0]["url"])
+            continue
+        for url in urls:
+            assert (await site.client.get(url, headers=headers)).status_code == status, scope
+    assert (await site.client.delete(urls[0], headers=headers)).status_code == 404
+
+
 # Keys that are fetched
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from served_site import Site, served_site
 
 from projections.fhir.projection import SCHEMA, FhirProjection
 from projections.fhir.search import indexing
+from projections.fhir.search.site import Known
 from projections.verification import verify
+from server.app import create_app
 
 Json = dict[str, Any]
 READ = "fhir:read"
@@ -238,6 +241,20 @@ async def test_a_name_is_not_found_by_another_name_for_it(site: Site) -> None:
         await until(site, query, lambda one: one.status_code != 503)
         assert (await site.get(f"/fhir/{query}", READ)).status_code == 403, query
         assert (await site.get(f"/fhir/{query}", READ, "identities:read")).status_code == 200, query
+
+
+async def test_every_process_of_a_site_learns_of_it_with_the_next_request(site: Site) -> None:
+    """Another process is one that keeps its own mind over the same database."""
+    await put(site, condition(3), "c3")
+    other = Site(replace(site.services, known=Known()), site.client, site.tokens)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(other.services)), base_url="http://other.test") as client:
+        other.client = client
+        assert (await other.get("/fhir/Condition?acuity=3", READ)).status_code == 400
+        await put(site, ACUITY_PARAMETER, "acuity")
+        assert await indexed(other, "Condition?acuity=3") == ["c3"]
+        assert "acuity" in (await other.get("/fhir/metadata", READ)).text
+        await put(other, {**ACUITY_PARAMETER, "status": "retired"}, "acuity", 200)
+        assert (await site.get("/fhir/Condition?acuity=3", READ)).status_code == 400
 
 
 async def test_two_of_one_code_are_refused_also_within_one_bundle(site: Site) -> None:

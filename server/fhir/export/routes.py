@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from eventlog.envelope import instant
 from projections.fhir.vocabulary import POSITION_SYSTEM
 from server.auth.principals import Authenticated, requires
+from server.fhir.access import may_see_what
 from server.fhir.export.asking import asked_of
 from server.fhir.export.contents import steps_of
 from server.fhir.export.exporter import DISK_FULL
@@ -169,9 +170,10 @@ async def _start(request: Request, reader: Authenticated, resource_type: str, re
 
 
 async def _own(request: Request, asker: Authenticated, export_id: str) -> Job:
-    """An export of who asks. Raises FhirError (404)."""
+    """An export of who asks, with a token that reaches as far as the one that it was asked for with. Raises FhirError (404)."""
     job = await _jobs(request).find(export_id)
-    if job is None or not (job.principal_id == asker.principal.id or asker.may("admin")):
+    is_mine = job is not None and job.principal_id == asker.principal.id and (job.asked is None or may_see_what(asker, job.asked.reader))
+    if job is None or not (is_mine or asker.may("admin")):
         raise FhirError(404, "not-found", "there is no such export of yours: it may have expired, or was cancelled")
     return job
 
