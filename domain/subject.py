@@ -59,6 +59,8 @@ class LegalBasis(StrEnum):
 class SubjectRegistered(Event, frozen=True, kw_only=True):
     """``sex`` (M, F, O or empty) does not identify and stays readable."""
 
+    SCHEMA_VERSION = 2
+
     subject_id: str
     sex: str = ""
     demographics: Identifying[Demographics] = Demographics()
@@ -67,6 +69,8 @@ class SubjectRegistered(Event, frozen=True, kw_only=True):
 @event
 class SubjectDemographicsChanged(Event, frozen=True, kw_only=True):
     """A later data set under the same identifier says something else of the person than what was known."""
+
+    SCHEMA_VERSION = 2
 
     subject_id: str
     sex: str = ""

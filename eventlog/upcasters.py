@@ -56,3 +56,10 @@ def _(data: Data) -> Data:
 def _(data: Data) -> Data:
     """Version 2 names the subject, which version 1 left to what was written before."""
     return {**data, "subject_id": ""}
+
+
+@UPCASTERS.register("SubjectRegistered", from_version=1)
+@UPCASTERS.register("SubjectDemographicsChanged", from_version=1)
+def _(data: Data) -> Data:
+    """Version 2 has the FHIR system of the Patient ID in the demographics; at version 1 no site had named one."""
+    return data

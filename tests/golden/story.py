@@ -12,6 +12,8 @@ from domain.findings import finding_key
 
 KEPT, ERASED = "5f0c2a52-6f6e-5d0e-9a41-000000000001", "5f0c2a52-6f6e-5d0e-9a41-000000000002"
 """Two subjects; the second is erased at the end, and its key is in no golden file."""
+NUMBER = "5f0c2a52-6f6e-5d0e-9a41-000000000003"
+"""What images under another number of the first one would be."""
 STUDY, OTHER_STUDY = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2"
 SERIES, OTHER_SERIES = f"{STUDY}.1", f"{OTHER_STUDY}.1"
 OF_SERIES = {"study_uid": STUDY, "series_uid": SERIES, "subject_id": KEPT}
@@ -269,6 +271,26 @@ _SINCE: list[S] = [
         OTHER_PERSON,
         {"subject_id": ERASED, "study_uids": [OTHER_STUDY], "series_uids": [OTHER_SERIES], "files": 2, "bytes": 1_052_003},
     ),
+    (
+        f"subject-{KEPT}",
+        "ClinicalRecordWritten",
+        PERSON,
+        {
+            "resource_type": "Patient",
+            "resource_id": KEPT,
+            "subject_id": KEPT,
+            "record_version": 3,
+            "resource": {
+                "resourceType": "Patient",
+                "identifier": [{"system": "urn:golden:mrn", "value": "G-2"}],
+                "name": [{"family": "Golden", "given": ["Jane"]}],
+                "gender": "female",
+                "birthDate": "1970-02-03",
+            },
+        },
+    ),
+    (f"subject-{NUMBER}", "SubjectJoined", PERSON, {"subject_id": NUMBER, "into_subject_id": KEPT}),
+    (f"subject-{NUMBER}", "SubjectParted", PERSON, {"subject_id": NUMBER, "from_subject_id": KEPT}),
 ]
 STORY: list[S] = [*_LIFE, *_SINCE]
 """Stream, event type, principal and fields."""
