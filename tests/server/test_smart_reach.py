@@ -272,3 +272,33 @@ async def test_everything_is_what_may_be_read(made: Made, grant: list[Scope], wh
         referred = {one for body in (readable[one] for one in own) for one in refers(body)} & readable.keys() & whole
         assert own <= found <= whole & readable.keys()
         assert referred <= found
+
+
+async def test_other_ways_to_the_same_tell_no_more(made: Made) -> None:
+    """HEAD, a conditional read, counts, entries of a Bundle, validation in place of what is here."""
+    site, (woman, man) = made.site, made.patients
+    hers = await site.headers("patient/*.cruds", patient=woman)
+    everybody = await site.headers("fhir:read")
+    for number, status in (("value0-0", 200), ("value1-0", 404), ("nothing", 404)):
+        path = f"/fhir/Observation/{number}"
+        assert (await site.client.head(path, headers=hers)).status_code == status
+        etag = (await site.client.get(path, headers=everybody)).headers.get("etag", 'W/"1"')
+        conditional = await site.client.get(path, headers={**hers, "If-None-Match": etag})
+        assert conditional.status_code == (304 if status == 200 else 404)
+        for kind in ("batch", "transaction"):
+            bundle = {"resourceType": "Bundle", "type": kind, "entry": [{"request": {"method": "GET", "url": f"Observation/{number}"}}]}
+            (entry,) = (await site.client.post("/fhir", headers=hers, json=bundle)).json()["entry"]
+            assert entry["response"]["status"][:3] == str(status)
+            assert ("resource" in entry) == (status == 200)
+        body = {"resourceType": "Observation", "id": number, "status": "final", "code": {"text": "a"}}
+        validated = await site.client.post(f"{path}/$validate?mode=update", headers=hers, json=body)
+        assert validated.status_code == status
+        deleting = await site.client.get(f"{path}/$validate?mode=delete", headers=hers)
+        assert deleting.status_code == status
+    for path, there in (("Observation", "value1-0"), (f"Patient/{man}/Observation", "value1-0"), ("Observation", "value0-0")):
+        for how in ("_summary=count", "_count=0", "_total=accurate&_count=1"):
+            counted = (await site.client.get(f"/fhir/{path}?_id={there}&{how}", headers=hers)).json()
+            assert counted["total"] == (1 if there == "value0-0" else 0)
+    assert (await site.client.get(f"/fhir/Patient/{man}/$everything", headers=hers)).status_code == 404
+    refused = await site.client.get("/fhir/Practitioner/doctor0", headers=hers)
+    assert refused.status_code == 403 and 'scope="patient/Practitioner.r"' in refused.headers["www-authenticate"]
