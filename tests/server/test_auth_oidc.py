@@ -95,6 +95,18 @@ async def test_scopes_may_be_a_list_named_scp(issuer: Issuer, verifier: OidcVeri
     assert grant.scopes == {"fhir:read", "dicom:read"}
 
 
+async def test_scopes_of_smart_and_the_patient_that_they_are_about_are_claims(issuer: Issuer, verifier: OidcVerifier) -> None:
+    scope = "launch/patient openid fhirUser patient/Observation.rs?status=final patient/Nonsense.rs user/*.sr identities:read"
+    grant = await verifier.verify(issuer.token(scope=scope, patient="p-1"))
+    assert (grant.scopes, [str(one) for one in grant.smart], grant.patient) == (
+        {"identities:read"}, ["patient/Observation.rs?status=final"], "p-1",
+    )  # fmt: skip
+    assert (await verifier.verify(issuer.token())).patient is None
+    for patient in ("Patient/1", "a b", "", 5, ["p"], {}):
+        with pytest.raises(TokenInvalid):
+            await verifier.verify(issuer.token(scope=scope, patient=patient))
+
+
 async def test_keys_are_fetched_once_and_again_when_a_key_is_unknown(
     issuer: Issuer, verifier: OidcVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
