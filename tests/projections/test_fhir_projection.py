@@ -170,9 +170,10 @@ async def project(log: EventLog, events: Sequence[Event]) -> None:
 
 
 async def bodies(log: EventLog, resource_type: str | None = None) -> list[dict[str, Any]]:
-    """Every version, in the order in which they were made."""
+    """Every version that events made, in that order."""
     rows = await log.pool.fetch(
-        f"SELECT body FROM {SCHEMA}.resource WHERE $1::text IS NULL OR type = $1 ORDER BY position_from, type, id", resource_type
+        f"SELECT body FROM {SCHEMA}.resource WHERE position_from > 0 AND ($1::text IS NULL OR type = $1) ORDER BY position_from, type, id",
+        resource_type,
     )
     return [msgspec.json.decode(row["body"]) for row in rows]
 

@@ -107,7 +107,7 @@ async def _made(log: EventLog) -> list[Json]:
     """Every version of every resource that the log implies."""
     projection = FhirProjection()
     await Runner(log, [projection]).catch_up()
-    rows = await log.pool.fetch(f"SELECT body FROM {schema_name(projection)}.resource WHERE body <> ''")
+    rows = await log.pool.fetch(f"SELECT body FROM {schema_name(projection)}.resource WHERE body <> '' AND position_from > 0")
     return [msgspec.json.decode(row["body"]) for row in rows]
 
 
