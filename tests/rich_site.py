@@ -17,7 +17,7 @@ from served_site import LIVER, LUNG, Site, slice_of
 
 from projections.fhir.definitions import resource_types
 
-EXAMPLES = int(os.environ.get("ANAMNESIS_FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("ANAMNESIS_TEST_FUZZ_EXAMPLES", "60"))
 """Of each random test; more for a long run."""
 RICH = "rich"
 """The id of a resource of each type."""

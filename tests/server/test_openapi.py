@@ -18,7 +18,7 @@ from domain.findings import finding_key
 from projections.fhir.vocabulary import study_id
 from server.auth.scopes import SCOPES
 
-EXAMPLES = int(os.environ.get("ANAMNESIS_OPENAPI_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("ANAMNESIS_TEST_OPENAPI_EXAMPLES", "6"))
 """Random requests of each route. In a long run, with more, every edge of each schema is tried besides: minutes."""
 LONG = 50
 STUDY = "1.2.840.23.0"
