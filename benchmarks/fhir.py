@@ -56,6 +56,8 @@ PATIENTS_AT_ONCE = 40
 """In one append while an archive is filled."""
 PRINCIPAL = device("benchmark")
 PAGE = 50
+REST_S = 10.0
+"""Until the server has compiled what it compiles once."""
 FHIR = "application/fhir+json"
 SEARCHES = ("token", "patient", "date", "chain", "has", "sorted", "first_page", "tenth_page")
 """Of which the medians have to be flat."""
@@ -185,6 +187,7 @@ def measure(server_url: str, size: int, clients: int, seconds: float, console: C
         with anamnesis(url, scopes=SCOPES, prepare=prepare) as ours:
             bytes_each = database.size(url) / (size * patients.RESOURCES_EACH)
             database.checkpoint(server_url)
+            time.sleep(REST_S)
             headers = {**ours.headers, "Accept": FHIR, "Content-Type": FHIR}
             asked = requests(size, tenth_page(ours.http_url, headers))
             measured: dict[str, Measured] = {}

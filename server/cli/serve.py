@@ -26,6 +26,8 @@ from server.settings import ServerSettings
 
 WORKER_STOP_S = 20.0
 WORKER_RESTART_S = 1.0
+SETTLED_AFTER_S = 5.0
+"""The first requests come before what all later ones gain by."""
 GC_THRESHOLDS = (20_000, 20, 20)
 _logger = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ async def _serve(settings: ServerSettings, with_worker: bool, dimse: bool) -> No
 async def _settle_memory() -> None:
     """R5's definitions are there for good, so the garbage collector need not look through them again and again: that held all requests up
     for a tenth of a second each time. What requests leave in cycles is collected in larger lots."""
+    await asyncio.sleep(SETTLED_AFTER_S)
     await asyncio.to_thread(compile_all)
     gc.collect()
     gc.freeze()

@@ -132,6 +132,7 @@ async def test_everybody_else_sees_the_pseudonym_wherever_a_patient_is_shown(sit
         "Condition?_include=Condition:subject", f"Patient/{patient_id}?_summary=true", f"Patient/{patient_id}?_elements=name,birthDate",
     ):  # fmt: skip
         shown.append(await site.get(f"/fhir/{path}", "fhir:read"))
+    await site.caught_up()  # the timeline is of the ledger, for which no write waits
     timeline = await site.get(f"/audit/timeline/Patient/{patient_id}", "audit:read")
     assert timeline.status_code == 200 and len(timeline.json()["entries"]) >= 1
     for one in (*shown, timeline):
