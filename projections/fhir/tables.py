@@ -11,14 +11,7 @@ from datetime import timedelta
 
 from projections.fhir.search.rows import LABEL
 
-SPANS = (
-    timedelta(seconds=1),
-    timedelta(minutes=1),
-    timedelta(hours=1),
-    timedelta(days=1),
-    timedelta(days=31),
-    timedelta(days=366),
-)
+SPANS = (timedelta(hours=1), timedelta(days=1), timedelta(days=31), timedelta(days=366))
 """Lengths of intervals, as classes: those that overlap another interval begin at most so long before it. The last class is longer ones."""
 
 
