@@ -17,7 +17,11 @@ Dependency = Callable[[Request], Awaitable[object]]
 
 
 class DirectRoute(APIRoute):
+    """Raises TypeError where something was declared that would not be done: a check left out must not look like one that passed."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        if self.dependencies:
+            raise TypeError(f"{self.path}: dependencies are arguments of the endpoint here, and none of a route or router")
         endpoint, dependencies = self.endpoint, _dependencies(self.endpoint)
 
         async def handle(request: Request) -> Response:
@@ -32,6 +36,8 @@ def _dependencies(endpoint: Callable[..., Any]) -> dict[str, Dependency]:
     """By the name of the argument. Raises TypeError for what needs more than the request."""
     found: dict[str, Dependency] = {}
     for name, argument in inspect.signature(endpoint, eval_str=True).parameters.items():
+        if argument.default is not argument.empty:
+            raise TypeError(f"{endpoint.__name__}: {name} has a default, which would stand in its place")
         for said in get_args(argument.annotation)[1:]:
             if not isinstance(said, Depends) or said.dependency is None or len(inspect.signature(said.dependency).parameters) != 1:
                 raise TypeError(f"{endpoint.__name__}: {name} is not made of the request alone")
