@@ -12,8 +12,12 @@ export PIP_ROOT_USER_ACTION := ignore
 #   make test TORCH="torch==2.13.0 --index-url …"
 TORCH ?= torch==2.13.0
 
+# The tests of a file run in one process, since they share what is costly to make. tests/conftest.py says how many processes there
+# are, and which files come first.
+TESTS_AT_ONCE ?= -n auto --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check docs definitions ig lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal bench-validate bench-fhir bench-export
+.PHONY: help demo serve test check docs definitions ig lock clean bench-rebuild bench-append bench-ingest bench-qido bench-seal bench-validate bench-fhir bench-export bench-cohort
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,8 +29,9 @@ serve: $(VENV)/base.stamp  ## Serve from ~/.local/share/anamnesis, with the embe
 	$(BIN)/anamnesis init
 	$(BIN)/anamnesis serve --with-worker
 
-test: $(VENV)/test.stamp  ## Run every test (pytest options: make test ARGS="-k spool")
-	$(BIN)/python -m pytest $(ARGS)
+# All tests run in several processes, each with a database server of its own; what ARGS chooses runs in one that needs not wait for them.
+test: $(VENV)/test.stamp  ## Run every test, several at once (or some, one after the other: make test ARGS="-k spool")
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(TESTS_AT_ONCE) --durations=25)
 
 check: $(VENV)/dev.stamp  ## Lint, types, import contracts, documentation
 	$(BIN)/ruff check .
@@ -58,6 +63,9 @@ bench-validate: $(VENV)/dev.stamp  ## Milliseconds to validate a resource, over 
 bench-export: $(VENV)/dev.stamp  ## Resources/s of a Bulk Data export, beside COPY and a cursor
 	$(BIN)/python benchmarks/export.py $(ARGS)
 
+bench-cohort: $(VENV)/bench.stamp  ## Facets, pages and searches over a million real series, beside PostgreSQL and DuckDB (ARGS=--rows: minutes)
+	$(BIN)/python benchmarks/cohort.py $(ARGS)
+
 bench-rebuild: $(VENV)/dev.stamp  ## Resource versions/s of a full rebuild, beside COPY (minutes)
 	$(BIN)/python benchmarks/rebuild.py $(ARGS)
 
@@ -88,6 +96,10 @@ $(VENV)/base.stamp: $(VENV)/pip.stamp requirements/build.txt requirements/base.t
 
 $(VENV)/dev.stamp: $(VENV)/base.stamp requirements/dev.txt
 	$(LOCKED) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/dev.stamp requirements/bench.txt
+	$(LOCKED) -r requirements/bench.txt
 	@touch $@
 
 # torch comes last, when all that it needs but CUDA is there: on a machine with CPU wheels at hand nothing else is fetched.

@@ -59,3 +59,21 @@ class NoPixelData(ArchiveError):
 
 class Undecodable(ArchiveError):
     """Raised when no decoder can read the pixels."""
+
+
+class GeometryRefused(ArchiveError):
+    """Raised when slices do not make a volume; ``reason`` is a code, ``detail`` says where."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class MaskRefused(ArchiveError):
+    """Raised when a segmentation cannot be laid over its series; ``reason`` is a code, ``detail`` says where."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail

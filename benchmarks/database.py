@@ -52,16 +52,34 @@ def server() -> Iterator[str]:
 def fresh_database(server_url: str) -> Iterator[str]:
     """URL of a new, empty database, dropped afterwards."""
     name = f"anamnesis_bench_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_execute(server_url, f'CREATE DATABASE "{name}"'))
     try:
-        yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+        yield kept_database(server_url, name)[0]
     finally:
-        asyncio.run(_execute(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+        drop(server_url, name)
+
+
+def kept_database(server_url: str, name: str) -> tuple[str, bool]:
+    """URL of the database of this name, and whether it had to be made."""
+    is_new = True
+    try:
+        asyncio.run(_execute(server_url, f'CREATE DATABASE "{name}"'))
+    except asyncpg.DuplicateDatabaseError:
+        is_new = False
+    return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}")), is_new
+
+
+def drop(server_url: str, name: str) -> None:
+    asyncio.run(_execute(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
 
 def checkpoint(server_url: str) -> None:
     """Starts each run with clean buffers, so that no contender pays for the writes of the one before."""
     asyncio.run(_execute(server_url, "CHECKPOINT"))
+
+
+def vacuum(url: str) -> None:
+    """Leaves what was filled in one go as autovacuum leaves it some minutes later, where it is on: with statistics."""
+    asyncio.run(_execute(url, "VACUUM ANALYZE"))
 
 
 def version(server_url: str) -> str:

@@ -9,13 +9,17 @@ streams, and built into the read model as a rebuild builds it; what clients writ
     transaction_resources_per_s  resources/s written by transactions of one patient each, at the largest size
     bytes_per_resource           of the database on disk, events and read models and all, at the largest size
 
-    python benchmarks/fhir.py [--sizes 1000 8000 64000] [--seconds 8] [--clients 32]
+    python benchmarks/fhir.py [--sizes 1000 8000 64000] [--seconds 8] [--clients 32] [--only read token …] [--keep PREFIX]
+
+Filling the largest takes half an hour. With --keep the archives stay, in databases named for the prefix and the size, and are
+measured again next time, with what earlier runs wrote.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import itertools
 import json
 import os
@@ -24,8 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -45,10 +49,9 @@ from eventlog.envelope import NewEvent, StreamAppend
 from eventlog.log import EventLog
 from eventlog.schema import migrate
 from eventlog.settings import LogSettings
-from eventlog.vault import make_key_encryption_key
+from projections.catalogue import all_projections
 from projections.fhir.vocabulary import SUBJECT_SYSTEM
 from projections.runner import Runner
-from server.services import all_projections
 
 SIZES = (1_000, 8_000, 64_000)
 CLIENTS = 32
@@ -76,8 +79,10 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
 _VALUES = itertools.count(1000)
 """Of updates, so that each one changes something."""
 
-_NEW = itertools.count(1_000_000)
-"""Numbers of patients who are in no archive yet."""
+_NEW = itertools.count(1_000_000 + 100 * int(time.time()))
+"""Numbers of patients who are in no archive yet, nor were made by an earlier run."""
+KEY_ENCRYPTION_KEY = base64.b64encode(bytes(range(32))).decode("ascii")
+"""Of archives that are kept: nobody in them is anybody."""
 
 
 def requests(size: int, tenth: str) -> dict[str, Callable[[int], Request]]:
@@ -142,7 +147,6 @@ def _update(number: int, nth: int) -> Request:
 
 async def fill(settings: LogSettings, size: int, console: Console) -> int:
     """Appends the events of so many patients and builds the read models; gives how many resources they have."""
-    make_key_encryption_key(settings)
     await migrate(settings)
     log = await EventLog.open(settings)
     try:
@@ -158,7 +162,6 @@ async def fill(settings: LogSettings, size: int, console: Console) -> int:
         began = time.perf_counter()
         await Runner(log, all_projections()).catch_up()
         console.print(f"  read models built in {time.perf_counter() - began:.0f} s", style="dim")
-        await log.pool.execute("ANALYZE")
     finally:
         await log.close()
     return size * patients.RESOURCES_EACH
@@ -177,19 +180,24 @@ def bare(url: str) -> Iterator[str]:
             stop(process, 10)
 
 
-def measure(server_url: str, size: int, clients: int, seconds: float, console: Console) -> Archive:
+def measure(server_url: str, size: int, clients: int, seconds: float, only: Sequence[str], keep: str, console: Console) -> Archive:
     """One size, in a database of its own."""
-    with database.fresh_database(server_url) as url:
+    place: AbstractContextManager[tuple[str, bool]] = _kept(server_url, f"{keep}_{size}") if keep else _passing(server_url)
+    with place as (url, is_filled):
 
         def prepare(folder: Path) -> None:
-            asyncio.run(fill(LogSettings(data_dir=folder, database_url=SecretStr(url)), size, console))
+            if not is_filled:
+                key = SecretStr(KEY_ENCRYPTION_KEY)
+                asyncio.run(fill(LogSettings(data_dir=folder, database_url=SecretStr(url), key_encryption_key=key), size, console))
+                database.vacuum(url)
 
-        with anamnesis(url, scopes=SCOPES, prepare=prepare) as ours:
+        with anamnesis(url, scopes=SCOPES, prepare=prepare, key_encryption_key=KEY_ENCRYPTION_KEY) as ours:
             bytes_each = database.size(url) / (size * patients.RESOURCES_EACH)
             database.checkpoint(server_url)
             time.sleep(REST_S)
             headers = {**ours.headers, "Accept": FHIR, "Content-Type": FHIR}
             asked = requests(size, tenth_page(ours.http_url, headers))
+            asked = {name: request for name, request in asked.items() if not only or name in only}
             measured: dict[str, Measured] = {}
             for name, request in asked.items():
                 measured[name] = measured_once(ours.http_url, name, request, headers, clients, seconds, console)
@@ -197,6 +205,24 @@ def measure(server_url: str, size: int, clients: int, seconds: float, console: C
                     with bare(url) as beside:
                         measured["bare"] = measured_once(beside, "bare", request, {}, clients, seconds, console)
         return Archive(resources=size * patients.RESOURCES_EACH, bytes_each=bytes_each, measured=measured)
+
+
+@contextmanager
+def _passing(server_url: str) -> Iterator[tuple[str, bool]]:
+    with database.fresh_database(server_url) as url:
+        yield url, False
+
+
+@contextmanager
+def _kept(server_url: str, name: str) -> Iterator[tuple[str, bool]]:
+    """A database that stays, and whether it was filled before."""
+    url, is_new = database.kept_database(server_url, name)
+    try:
+        yield url, not is_new
+    except BaseException:
+        if is_new:
+            database.drop(server_url, name)  # it may be half full
+        raise
 
 
 def measured_once(
@@ -223,6 +249,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="patients (default 1000 8000 64000)")
     parser.add_argument("--seconds", type=float, default=8.0, help="that each kind of request is measured (default 8)")
     parser.add_argument("--clients", type=int, default=CLIENTS, help=f"that ask at once (default {CLIENTS})")
+    parser.add_argument("--only", nargs="+", default=(), help="kinds of requests (default all); no line of JSON then")
+    parser.add_argument("--keep", default="", help="prefix of the names of databases that stay, and are measured again")
     arguments = parser.parse_args()
     console = Console(width=140)
     archives: dict[int, Archive] = {}
@@ -230,9 +258,10 @@ def main() -> None:
         console.print(f"PostgreSQL {database.version(server_url)}, {os.cpu_count()} cores, {arguments.clients} clients")
         for size in arguments.sizes:
             console.print(f"{size:,} patients")
-            archives[size] = measure(server_url, size, arguments.clients, arguments.seconds, console)
+            archives[size] = measure(server_url, size, arguments.clients, arguments.seconds, arguments.only, arguments.keep, console)
     console.print(as_table(archives))
-    print(json.dumps(figures(archives)))
+    if not arguments.only:
+        print(json.dumps(figures(archives)))
 
 
 def as_table(archives: Mapping[int, Archive]) -> Table:

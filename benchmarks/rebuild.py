@@ -34,6 +34,7 @@ from eventlog.log import EventLog
 from eventlog.schema import migrate
 from eventlog.settings import LogSettings
 from eventlog.vault import make_key_encryption_key
+from projections.catalogue import all_projections
 from projections.digest import tables
 from projections.fhir.projection import SCHEMA, FhirProjection
 from projections.projection import Projection
@@ -41,7 +42,6 @@ from projections.rebuild import Progress
 from projections.runner import Runner
 from projections.schemas import complete, create
 from projections.verification import verify
-from server.services import all_projections
 
 SIZES = (10_000, 100_000, 1_000_000)
 FINDINGS = 104

@@ -101,3 +101,71 @@ class SamePerson(DomainError):
 
 class PersonNeeded(DomainError):
     """Raised when a device asks for what only a person may decide."""
+
+
+class TagRefused(DomainError):
+    """Raised when a tag's name is not one, or its value is too long."""
+
+
+class TagUnknown(DomainError):
+    """Raised when a tag is removed that does not stand."""
+
+
+class ProjectRefused(DomainError):
+    """Raised when a project's id is not one, or is that of another project."""
+
+
+class ProjectUnknown(DomainError):
+    """Raised when something is said of a project that nobody created."""
+
+
+class NotAMember(DomainError):
+    """Raised when somebody does in a project what only its members (of a role) may."""
+
+
+class OwnerNeeded(DomainError):
+    """Raised when the last owner would leave a project."""
+
+
+class CohortUnknown(DomainError):
+    """Raised when something is said of a saved cohort that is not there, or not any more."""
+
+
+class CohortRefused(DomainError):
+    """Raised when a cohort would be saved without a name, or changed by somebody who may only see it."""
+
+
+class DatasetRefused(DomainError):
+    """Raised when a dataset cannot be as it was asked for: a name or license that is none, a version that is not the next."""
+
+
+class DatasetUnknown(DomainError):
+    """Raised when something is said of a dataset, or of a version of one, that is not there."""
+
+
+class DatasetIsEmpty(DomainError):
+    """Raised when a query that finds nothing is to be frozen."""
+
+
+class SplitRefused(DomainError):
+    """Raised when a split cannot be as it was asked for: parts without a name or a share, shares that are none."""
+
+
+class SubjectWouldLeak(DomainError):
+    """Raised when a subject would be in another part of a dataset than before, or one person in two."""
+
+
+class LicenseMissing(DomainError):
+    """Raised when a dataset is to leave without saying under which license."""
+
+
+class UseNotIntended(DomainError):
+    """Raised when a dataset is to be used for what it is not meant for."""
+
+
+class ConsentWithdrawn(DomainError):
+    """Raised when subjects of a dataset do not meet, any more, what it asks of their consent."""
+
+
+class NothingLeft(DomainError):
+    """Raised when erasures and withdrawn consent leave nothing of a dataset."""

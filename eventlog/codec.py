@@ -18,12 +18,18 @@ import msgspec
 
 import domain.access
 import domain.clinical_record
+import domain.dataset
+import domain.dataset_export
+import domain.facet
 import domain.intake
+import domain.project
 import domain.review
+import domain.saved_cohort
 import domain.series
 import domain.signature
 import domain.study
-import domain.subject  # noqa: F401  (importing the aggregates registers their event types)
+import domain.subject
+import domain.tag  # noqa: F401  (importing the aggregates registers their event types)
 from domain.event import EVENT_TYPES, Event, identifying_fields
 from eventlog.errors import EventTooLarge, UnknownEventType
 from eventlog.sealing import SubjectKey, open_sealed, seal

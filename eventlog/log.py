@@ -64,7 +64,7 @@ class EventLog:
         self.settings = settings
         self.pool = pool
         self.vault = vault
-        self._url = url
+        self.url = url
         self._session = session
         self._appender = Appender(self.connect, give_up_after_s=GIVE_UP_AFTER_S)
         self._heard = asyncio.Event()
@@ -113,13 +113,13 @@ class EventLog:
 
     async def connect(self) -> asyncpg.Connection:
         """A session of its own, outside the pool (for a lease, a listener, a leader)."""
-        return await asyncpg.connect(self._url, server_settings=self._session)
+        return await asyncpg.connect(self.url, server_settings=self._session)
 
     async def reading_pool(self, **session: str) -> asyncpg.Pool:
         """Sessions for single statements, which leave nothing behind in them; with these settings too. To be closed by the caller."""
         settings = {**self._session, **FOR_READING, **session}
         return await asyncpg.create_pool(
-            self._url, min_size=1, max_size=POOL_SIZE, server_settings=settings, connection_class=_UnchangedConnection
+            self.url, min_size=1, max_size=POOL_SIZE, server_settings=settings, connection_class=_UnchangedConnection
         )
 
     async def append(
@@ -301,8 +301,7 @@ class EventLog:
 
     def _tell(self) -> None:
         """Wakes the subscribers in this process at once, and those in others by one NOTIFY for all appends of a moment."""
-        heard, self._heard = self._heard, asyncio.Event()
-        heard.set()
+        self.hint()
         if self._notifier is None or self._notifier.done():
             self._notifier = asyncio.create_task(self._notify())
 
@@ -321,12 +320,13 @@ class EventLog:
         try:
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())
-            await connection.add_listener(CHANNEL, lambda *_: self._wake())
+            await connection.add_listener(CHANNEL, lambda *_: self.hint())
             await lost.wait()
         finally:
             connection.terminate()
 
-    def _wake(self) -> None:
+    def hint(self) -> None:
+        """Wakes the subscribers in this process: something was appended, perhaps elsewhere."""
         heard, self._heard = self._heard, asyncio.Event()
         heard.set()
 

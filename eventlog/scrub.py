@@ -23,10 +23,20 @@ LOCK_TIMEOUT = "2s"
 LOCK_TRIES = 30
 """A rewrite waits for readers, and new readers behind it: so it gives up after a moment, and tries again."""
 MAX_SEGMENTS = 1024
+STATISTICS = "pg_catalog.pg_statistic"
 _NOT_OURS = "needs its owner, or a superuser"
 
 _logger = logging.getLogger(__name__)
 _AHEAD = "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())"
+_COLUMNS_WITH_STATISTICS = """
+SELECT format('%I', a.attname), format_type(a.atttypid, a.atttypmod)
+    || CASE WHEN k.oid IS NULL THEN '' ELSE ' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(k.collname) END
+FROM pg_attribute a LEFT JOIN pg_collation k ON k.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = k.collnamespace
+WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped AND EXISTS (
+    SELECT FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename JOIN pg_namespace o ON o.oid = c.relnamespace AND o.nspname = s.schemaname
+    WHERE c.oid = a.attrelid AND s.attname = a.attname
+)
+"""
 _OLD_READERS = """
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
@@ -49,7 +59,7 @@ async def scrub(settings: LogSettings, schemas: Sequence[str]) -> list[str]:
         )
         gone = True
         # The statistics by themselves: it is the others' ANALYZE that replaces the old ones.
-        for together in ([*(table for (table,) in tables), "public.subject_key"], ["pg_catalog.pg_statistic"]):
+        for together in ([*(table for (table,) in tables), "public.subject_key"], [STATISTICS]):
             gone = gone and await _old_readers_are_gone(connection)
             for table in together:
                 if (problem := await _rewrite(connection, table)) is not None:
@@ -102,6 +112,8 @@ async def _rewrite(connection: asyncpg.Connection, table: str) -> str | None:
             try:
                 await connection.execute(f"VACUUM (FULL, ANALYZE) {table}")
                 await asyncio.sleep(0)  # listeners are called by the loop
+                if not refused:
+                    await _forget_statistics(connection, table)
                 return _NOT_OURS if refused else None
             except asyncpg.LockNotAvailableError:
                 await asyncio.sleep(0.2)
@@ -114,6 +126,14 @@ async def _rewrite(connection: asyncpg.Connection, table: str) -> str | None:
     finally:
         await connection.execute("RESET lock_timeout")
         connection.remove_log_listener(heard)
+
+
+async def _forget_statistics(connection: asyncpg.Connection, table: str) -> None:
+    """Of a table that is empty now: ANALYZE leaves those of the rows that were there. A change of type drops them, also to the same one."""
+    if table == STATISTICS or await connection.fetchval(f"SELECT EXISTS (SELECT FROM {table})"):
+        return
+    for column, kind in await connection.fetch(_COLUMNS_WITH_STATISTICS, table):
+        await connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind}")
 
 
 async def _turn_over_log(connection: asyncpg.Connection) -> bool:

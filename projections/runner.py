@@ -48,6 +48,12 @@ class Runner:
         self._reached: dict[str, int] = {}
         self._applied = asyncio.Event()
         self._hurried = {projection.name: asyncio.Event() for projection in projections}
+        self.wanted: dict[str, int] = {}
+        """By the name of the projection: the furthest position that somebody waits for, or has waited for."""
+        self.tell_wanted: Callable[[str, int], None] = self._hurry
+        """What does so at once where another process of ours keeps the projections up; it says what it has reached by `hear`."""
+        self.tell_reached: Callable[[str, int], None] = lambda name, position: None
+        """Called with what this process has applied."""
 
     async def run(self) -> None:
         """Until cancelled: leads where nobody else does, and outlives a lost database."""
@@ -74,12 +80,14 @@ class Runner:
                     await Runner(self._log, [projection]).catch_up()
 
     async def wait_for(self, projection: Projection, position: int, timeout_s: float = 10.0) -> None:
-        """As projections.checkpoint.wait_for, for who has just written: where this process keeps the projection up, what was appended
-        is applied at once and not gathered, and nobody has to ask the database whether it is. Raises ProjectionBehind."""
+        """As projections.checkpoint.wait_for, for who has just written: where this process keeps the projection up, or one of ours beside
+        it, what was appended is applied at once and not gathered, and nobody has to ask the database whether it is.
+
+        Raises ProjectionBehind."""
         deadline = asyncio.get_running_loop().time() + timeout_s
+        self.want(projection.name, position)
         while self._reached.get(projection.name, 0) < position:
             applied = self._applied
-            self._hurried[projection.name].set()
             try:
                 async with asyncio.timeout(ASK_S):
                     await applied.wait()
@@ -89,6 +97,23 @@ class Runner:
                     return
                 if asyncio.get_running_loop().time() > deadline:
                     raise ProjectionBehind(projection.name, position, at) from None
+
+    def want(self, name: str, position: int) -> None:
+        """Somebody waits until the projection has applied this position."""
+        if position > self.wanted.get(name, 0):
+            self.wanted[name] = position
+            self.tell_wanted(name, position)
+
+    def hear(self, name: str, position: int) -> None:
+        """A projection has reached this position."""
+        self._reached[name] = position
+        applied, self._applied = self._applied, asyncio.Event()
+        applied.set()
+
+    def _hurry(self, name: str, position: int) -> None:
+        if name in self._hurried:
+            self._hurried[name].set()
+            self._log.hint()
 
     async def prepare(self) -> None:
         """Makes the schema and the checkpoint of each projection that has none yet."""
@@ -139,17 +164,21 @@ class Runner:
             again_at = asyncio.get_running_loop().time() + GATHER_S
             stepped = await self._step(projection)
             worked = await self._work(projection)  # also while events stream in
+            if worked:
+                continue  # there may be more, and a piece of it takes as long as events need to gather
             if stepped:
                 await self._gather(projection, again_at)
-            elif not worked:
+            else:
                 await self._log.wait_for_news(heard)
 
     async def _gather(self, projection: Projection, until: float) -> None:
         hurried = self._hurried[projection.name]
+        hurried.clear()
+        if self.wanted.get(projection.name, 0) > self._reached[projection.name]:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await hurried.wait()
-        hurried.clear()
 
     async def _step(self, projection: Projection, limit: int = 0) -> bool:
         """Applies one batch; False when there was nothing to do (or the projection is paused)."""
@@ -160,7 +189,8 @@ class Runner:
             projection.version,
         )
         at, head = row["position"], row["head"]
-        self._reached[projection.name] = at
+        if self._reached.get(projection.name) != at:
+            self._has_reached(projection.name, at)
         if row["state"] == "paused" or (at >= head and row["built"]):
             return False
         limit = limit or (max(self._batch, EVENTS_A_BATCH) if head - at > FAR_BEHIND else self._batch)
@@ -183,10 +213,12 @@ class Runner:
         except Exception as error:  # whatever a projection raises pauses it; the log and the others go on
             await self._apply_up_to_fault(projection, events, at, error, built=row["built"])
         else:
-            self._reached[projection.name] = to
-            applied, self._applied = self._applied, asyncio.Event()
-            applied.set()
+            self._has_reached(projection.name, to)
         return True
+
+    def _has_reached(self, name: str, position: int) -> None:
+        self.hear(name, position)
+        self.tell_reached(name, position)
 
     async def _work(self, projection: Projection) -> bool:
         """Does a piece of what the projection left for later; False when nothing is left, or it does not live."""

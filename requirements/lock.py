@@ -1,7 +1,7 @@
 """Pins and hashes every package for Python 3.11 to 3.13, and names no registry. Run by `make lock`.
 
 base.txt is what Anamnesis runs on, dev.txt that and what checks and tests need, segmentation.txt what TotalSegmentator adds to
-it. All three come from one resolution, so that they never disagree. torch and its CUDA packages are left out: which build fits
+it, bench.txt what some benchmarks are measured against. All come from one resolution, so that they never disagree. torch and its CUDA packages are left out: which build fits
 depends on the machine, so the Makefile installs torch by itself.
 """
 
@@ -42,13 +42,15 @@ def without_hashes(entry: str) -> str:
 
 
 constraints, overrides = HERE / "constraints.txt", HERE / "overrides.txt"
-everything = compile_entries("--extra=dev", "--extra=segmentation", f"--constraint={constraints}", f"--override={overrides}")
+everything = compile_entries("--extra=dev", "--extra=segmentation", "--extra=bench", f"--constraint={constraints}", f"--override={overrides}")
 with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
     pins.write("\n".join(without_hashes(entry) for entry in everything))
     pins.flush()
     base = compile_entries(f"--constraint={pins.name}")
     dev = compile_entries("--extra=dev", f"--constraint={pins.name}")
+    bench = compile_entries("--extra=dev", "--extra=bench", f"--constraint={pins.name}")
 
 write("base.txt", base)
 write("dev.txt", dev)
-write("segmentation.txt", [entry for entry in everything if entry not in set(dev)])
+write("bench.txt", [entry for entry in bench if entry not in set(dev)])
+write("segmentation.txt", [entry for entry in everything if entry not in {*dev, *bench}])

@@ -16,7 +16,9 @@ import server.audit.inquiries
 import server.audit.proofs
 import server.audit.reads
 import server.auth.token_endpoint
+import server.datasets.routes
 import server.dicomweb.router
+import server.graphql.router
 import server.health
 import server.metrics
 import server.openapi.router
@@ -27,6 +29,7 @@ from projections.errors import ProjectionBehind, ProjectionIncomplete
 from server.errors import ScopeMissing, TokenInvalid
 from server.fhir.outcome import outcome
 from server.fhir.router import add_fhir
+from server.graphql.served import Served
 from server.read_models import RETRY_AFTER_S
 from server.services import Services
 
@@ -46,7 +49,8 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     audit = (server.audit.inquiries, server.audit.proofs)
     add_fhir(app)
-    for part in (server.dicomweb.router, *audit, server.auth.token_endpoint, server.reviews, server.subjects, server.health, server.metrics, server.openapi.router):
+    app.state.graphql = Served(services)
+    for part in (server.dicomweb.router, server.graphql.router, *audit, server.auth.token_endpoint, server.reviews, server.subjects, server.datasets.routes, server.health, server.metrics, server.openapi.router):
         app.include_router(part.router)
     if services.recorder is not None:
         app.add_middleware(server.audit.reads.Reads, recorder=services.recorder)

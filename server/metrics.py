@@ -19,6 +19,11 @@ _LAG = Gauge("anamnesis_projection_lag_events", "Events that a projection has no
 _PAUSED = Gauge("anamnesis_projection_paused", "1 while a projection is paused", ["projection"])
 _STATE = Gauge("anamnesis_projection_state", "1 for the state that a projection is in", ["projection", "state"])
 _PARAMETERS = Gauge("anamnesis_search_parameters", "Search parameters that clients added: indexed, indexing, or unusable", ["state"])
+_COLUMN_ROWS = Gauge("anamnesis_columns_rows", "Versions of entities that the columns hold", ["level"])
+_COLUMN_BYTES = Gauge("anamnesis_columns_bytes", "Memory of the columns' arrays")
+_COLUMN_POSITION = Gauge("anamnesis_columns_position", "Position up to which the columns hold what happened")
+_COLUMN_BEHIND = Gauge("anamnesis_columns_behind_seconds", "How long ago the columns were compared with the rows")
+_COLUMN_BUILDING = Gauge("anamnesis_columns_building", "Facets whose columns are being built")
 _SPOOL = Gauge("anamnesis_spool_instances", "Committed instances that wait in the spool")
 _DURATION = Histogram("anamnesis_http_request_seconds", "Time to the answer's first byte", ["method", "route", "status"])
 
@@ -43,6 +48,15 @@ async def metrics(request: Request) -> Response:
     indexing, unusable = len({code for _, code in await indexed(services.pool, rows)}), sum(bool(one.problem) for one in rows)
     for state, count in (("indexed", len(rows) - indexing - unusable), ("indexing", indexing), ("unusable", unusable)):
         _PARAMETERS.labels(state).set(count)
+    columns = services.columns
+    if columns is not None:
+        for level, count in columns.store.rows.items():
+            _COLUMN_ROWS.labels(level).set(count)
+        progress = columns.progress
+        _COLUMN_BYTES.set(progress.bytes)
+        _COLUMN_POSITION.set(progress.position)
+        _COLUMN_BEHIND.set(progress.behind_s)
+        _COLUMN_BUILDING.set(len(progress.facets))
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

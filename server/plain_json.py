@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from fastapi import Request, Response
@@ -14,7 +14,9 @@ from domain.errors import DomainError
 from eventlog.errors import NotSealed
 from eventlog.log import EventLog
 from server.errors import ServerError
-from server.services import Services
+
+if TYPE_CHECKING:  # the command line uses what is here without a server
+    from server.services import Services
 
 T = TypeVar("T")
 CONFLICT = 409

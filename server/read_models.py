@@ -17,8 +17,13 @@ RETRY_AFTER_S = 10
 
 
 async def require_complete(request: Request, name: str) -> None:
-    """Raises ProjectionIncomplete (503) until the read model has held the whole log once; afterwards it costs nothing."""
+    """See `require_held`."""
     services: Services = request.app.state.services
+    await require_held(services, name)
+
+
+async def require_held(services: Services, name: str) -> None:
+    """Raises ProjectionIncomplete (503) until the read model has held the whole log once; afterwards it costs nothing."""
     if name in services.complete:
         return
     status = await status_of(services.pool, named(services.runner.projections, name))

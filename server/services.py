@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -20,12 +22,13 @@ from eventlog.log import EventLog
 from eventlog.schema import migrate
 from eventlog.sealer import run_sealer
 from eventlog.tree import Tree
-from projections.dicom.projection import DicomProjection
-from projections.dispatch.projection import DispatchProjection
-from projections.fhir.projection import FhirProjection
+from projections.catalogue import projections
+from projections.cohort.postgresql import PostgresEngine
+from projections.cohort.projection import CohortProjection
+from projections.columns.follower import FOLDER as COLUMNS
+from projections.columns.follower import Follower
+from projections.columns.snapshot import load as load_snapshot
 from projections.fhir.search.site import Known
-from projections.ledger.projection import LedgerProjection
-from projections.projection import Projection
 from projections.runner import Runner
 from server.audit.recorder import AccessRecorder, record_refused_association
 from server.auth.allowance import Allowance
@@ -33,23 +36,18 @@ from server.auth.clients import ClientKeys
 from server.auth.oidc import OidcVerifier
 from server.auth.principals import Verifiers
 from server.auth.tokens import TokenVerifier
+from server.cohorts.engine import Cohorts
 from server.dimse.own_process import DimseProcess
 from server.erasure.eraser import Eraser
 from server.intake import Intake
+from server.projecting import ProjectingProcess
 from server.settings import ServerSettings
+from server.together import Together
 
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 WATCH_DATABASE_S = 0.5
 _logger = logging.getLogger(__name__)
-
-
-def projections() -> Sequence[Projection]:
-    """The read models that this server keeps."""
-    return (FhirProjection(), DicomProjection(), LedgerProjection())
-
-
-def all_projections() -> Sequence[Projection]:
-    """Every read model that can be rebuilt: this server's, and the one that the workers' dispatcher keeps for itself."""
-    return (*projections(), DispatchProjection())
 
 
 @dataclass
@@ -67,6 +65,10 @@ class Services:
     verifiers: Verifiers
     runner: Runner
     tree: Tree
+    cohorts: Cohorts
+    """What counts and lists cohorts."""
+    columns: Follower | None = None
+    """What keeps the columns in memory; None where they are turned off."""
     client_keys: ClientKeys = field(default_factory=ClientKeys)
     """Public keys of registered clients."""
     allowance: Allowance = field(default_factory=Allowance)
@@ -74,22 +76,42 @@ class Services:
     recorder: AccessRecorder | None = None
     """None where reads are not audited."""
     dimse: DimseProcess | None = None
+    projecting: ProjectingProcess | None = None
+    """None where this process keeps the read models up itself."""
     validating: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "validate"))
     """Where resources are validated, one after the other."""
     export_asked: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an export is asked for here: it need not wait until somebody looks."""
+    dataset_export_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """The same of exports of datasets."""
     complete: set[str] = field(default_factory=set)
     """Read models that are known to have held the whole log once."""
+    together: dict[Callable[..., object], Together[Any, Any]] = field(default_factory=dict)
+    """By what asks the database."""
     known: Known = field(default_factory=Known)
     """What the site has added to the search parameters, as the last request found it (server.fhir.state)."""
 
+    async def ask(self, ask: Callable[[Services, list[K]], Awaitable[Mapping[K, V]]], key: K) -> V | None:
+        """``ask`` for this key and those that others ask for at the same time (server.together)."""
+        if ask not in self.together:
+            self.together[ask] = Together(partial(ask, self))
+        answer: V | None = await self.together[ask].get(key)
+        return answer
+
 
 @asynccontextmanager
-async def open_services(settings: ServerSettings, *, dimse: bool = True) -> AsyncIterator[Services]:
-    """Everything that `anamnesis serve` needs but HTTP itself. Raises SettingRefused and what opening the log raises."""
+async def open_services(settings: ServerSettings, *, dimse: bool = True, projecting: bool = False) -> AsyncIterator[Services]:
+    """Everything that `anamnesis serve` needs but HTTP itself. ``projecting``: read models are kept up in a process of their own.
+
+    Raises SettingRefused and what opening the log raises.
+    """
     settings.refuse_unsafe()
-    await migrate(settings)
     async with AsyncExitStack() as stack:
+        ahead = None
+        if settings.cohort_columns:  # it takes as long as all else does
+            ahead = asyncio.ensure_future(asyncio.to_thread(load_snapshot, settings.data_dir / COLUMNS))
+            stack.callback(ahead.cancel)
+        await migrate(settings)
         log = await EventLog.open(settings)
         stack.push_async_callback(log.close)
         pool = await stack.enter_async_context(await log.reading_pool())
@@ -111,7 +133,8 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             stack.push_async_callback(oidc.close)
         runner = Runner(log, projections())
         await runner.prepare()
-        _background(stack, runner.run())
+        projecting_process = ProjectingProcess(log, runner) if projecting else None
+        _background(stack, projecting_process.run() if projecting_process is not None else runner.run())
         _background(stack, run_sealer(log, settings.seal_every_s))
         if settings.database_url is None:
             _background(stack, _keep_database_up(settings))
@@ -120,6 +143,21 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             recorder = AccessRecorder(log)
             stack.push_async_callback(recorder.close)
             _background(stack, recorder.run())
+        columns = None
+        if settings.cohort_columns:
+            columns = Follower(
+                log,
+                settings.data_dir / COLUMNS,
+                CohortProjection.name,
+                CohortProjection.version,
+                snapshot_every_s=settings.cohort_snapshot_every_s,
+                ahead=ahead,
+                most_bytes=settings.cohort_columns_mb << 20 if settings.cohort_columns_mb is not None else None,
+            )
+            stack.push_async_callback(columns.close)
+            _background(stack, columns.run())
+        cohorts = Cohorts(PostgresEngine(searches), columns)
+        stack.callback(cohorts.close)
         services = Services(
             settings=settings,
             log=log,
@@ -132,14 +170,20 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             verifiers=Verifiers(tokens=TokenVerifier(log.pool), oidc=oidc),
             runner=runner,
             tree=Tree(log.pool),
+            cohorts=cohorts,
+            columns=columns,
             recorder=recorder,
+            projecting=projecting_process,
         )
         stack.push_async_callback(services.client_keys.close)
         stack.callback(services.validating.shutdown, wait=False, cancel_futures=True)
         _background(stack, Eraser(log, store, spool, rejects, projections()).run())
-        from server.fhir.export.exporter import Exporter  # it answers as a search does, by these services
+        from server.fhir.export.exporter import exporter  # it answers as a search does, by these services
 
-        _background(stack, Exporter(services).run())
+        _background(stack, exporter(services).run())
+        from server.datasets.exporting import exporter as dataset_exporter
+
+        _background(stack, dataset_exporter(services).run())
         taken_up = intake.resume()
         if taken_up:
             _logger.info("%d instances of the spool are taken up", taken_up)
@@ -153,6 +197,8 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True) -> Asyn
             )
             await asyncio.to_thread(services.dimse.start)
             stack.callback(services.dimse.stop)
+        if projecting_process is not None:
+            await projecting_process.started()
         yield services
 
 

@@ -48,6 +48,16 @@ class ServerSettings(LogSettings, ArchiveSettings):
     fhir_deadline_s: float = Field(60.0, description="How long a FHIR read or search may take before it is ended and refused (seconds)", gt=0, le=3600)
     fhir_exports: int = Field(4, description="Bulk Data exports that are made at the same time; more are refused (429)", ge=1)
     fhir_export_keep_hours: float = Field(24.0, description="How long the files of a finished export are kept (hours)", gt=0)
+    dataset_exports: int = Field(2, description="Exports of datasets that are made at the same time; more are refused (429)", ge=1)
+    dataset_export_keep_hours: float = Field(168.0, description="How long the files of a finished export of a dataset are kept (hours)", gt=0)
+    graphql_max_cost: int = Field(100_000, description="Values that one GraphQL answer may hold at most, pages taken as full", ge=100)
+    graphql_max_depth: int = Field(16, description="GraphQL fields within fields", ge=4, le=50)
+    graphql_deadline_s: float = Field(30.0, description="How long a GraphQL query may take before it is ended and refused (seconds)", gt=0, le=3600)
+    graphql_persisted_dir: Path | None = Field(None, description="Folder of GraphQL documents (*.graphql) that clients may name by their SHA-256")
+    graphql_only_persisted: bool = Field(False, description="Answer no GraphQL documents but those of graphql_persisted_dir")
+    cohort_columns: bool = Field(True, description="Keep columns of series, findings and facts in memory, by which cohorts are counted; else PostgreSQL counts")
+    cohort_columns_mb: int | None = Field(None, description="Give the columns up when their arrays take more memory than this (MiB); unset: never", ge=1)
+    cohort_snapshot_every_s: float = Field(600.0, description="How often the columns are kept on disk for the next start (seconds)", gt=0)
     patient_id_systems: dict[str, str] = Field(
         {},
         description="Issuer of Patient ID in DICOM → system of the same numbers in FHIR (JSON object; an empty issuer: where images name none)",

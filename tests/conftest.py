@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import tempfile
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+import fasteners
 import pytest
 import pytest_asyncio
+from databases import Ready, drop_database, fresh_database, keep_templates
 from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
 
@@ -27,8 +29,39 @@ from eventlog.vault import make_key_encryption_key
 settings.register_profile("anamnesis", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("anamnesis")  # no test asserts a time
 
+PROCESSES_AT_MOST = 6
+
 EXTERNAL_URL = os.environ.get("ANAMNESIS_TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 IN_CI = os.environ.get("CI", "") not in ("", "false", "0")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait for databases, sockets and other processes."""
+    return min(len(os.sched_getaffinity(0)) + 1, PROCESSES_AT_MOST)
+
+
+class _AtOnce:
+    """Failures by name as they come, between the dots: the whole story is at the end, minutes later."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._plugins = config.pluginmanager
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            terminal = self._plugins.getplugin("terminalreporter")
+            terminal.write_line(f"\nfailed in {report.when}: {report.nodeid}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "tx", None):  # of several processes, this one gives out the tests
+        config.pluginmanager.register(_AtOnce(config))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes end together when what takes long does not begin last."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def missing(what: str) -> None:
@@ -42,10 +75,11 @@ def with_node_modules(folder: Path) -> Path:
     """The folder, with what its package-lock.json pins in it."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         missing("Node and npm are not installed: apt-get install nodejs npm")
-    if not (folder / "node_modules").is_dir():
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        if subprocess.run(command, cwd=folder, timeout=300).returncode:
-            missing(f"npm could not fetch what {folder.name}/package-lock.json pins")
+    with fasteners.InterProcessLock(folder / "node_modules.lock"):  # of a run's processes, one fetches and the others wait
+        if not (folder / "node_modules").is_dir():
+            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            if subprocess.run(command, cwd=folder, timeout=300).returncode:
+                missing(f"npm could not fetch what {folder.name}/package-lock.json pins")
     return folder
 
 
@@ -58,12 +92,20 @@ def dicom_data() -> Path:
     return folder
 
 
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """To its end; a fixture that an async one asks for is inside that one's loop."""
+    with ThreadPoolExecutor(1) as outside:
+        outside.submit(asyncio.run, work).result()
+
+
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[str]:
-    """URL of the embedded PostgreSQL's maintenance database, started for the session."""
+    """URL of the maintenance database of an embedded PostgreSQL, started for the session (or for this one of its processes)."""
     with tempfile.TemporaryDirectory(prefix="anamnesis-test-") as folder:
         server = EmbeddedPostgres(Path(folder) / "postgresql")
-        yield server.url("postgres")
+        url = server.url("postgres")
+        _run(keep_templates(url))
+        yield url
         server.leave()
 
 
@@ -75,52 +117,25 @@ def external_server() -> str:
         await (await asyncpg.connect(EXTERNAL_URL, timeout=5)).close()
 
     try:
-        with ThreadPoolExecutor(1) as outside:  # a fixture asked for by an async one is inside its loop
-            outside.submit(asyncio.run, answers()).result()
+        _run(answers())
     except (OSError, asyncpg.PostgresError) as error:
         missing(f"no PostgreSQL answers at ANAMNESIS_TEST_DATABASE_URL ({type(error).__name__})")
     return EXTERNAL_URL
 
 
-def _sibling(url: str, name: str) -> str:
-    head, _, query = url.partition("?")
-    return f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
-
-
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-async def fresh_database(server: str) -> str:
-    """A migrated database of its own on this server; gives its URL."""
-    name = f"anamnesis_test_{uuid.uuid4().hex[:12]}"
-    await _execute(server, f'CREATE DATABASE "{name}"')
-    return _sibling(server, name)
-
-
-async def drop_database(server: str, url: str) -> None:
-    name = url.partition("?")[0].rsplit("/", 1)[1]
-    await _execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
 @pytest_asyncio.fixture
-async def database_url(embedded_server: str) -> AsyncIterator[str]:
-    """A new, empty database on the embedded server (not migrated)."""
-    url = await fresh_database(embedded_server)
+async def database_url(request: pytest.FixtureRequest, embedded_server: str) -> AsyncIterator[str]:
+    """A new database on the embedded server: an empty one, or the migrated one of ``log_settings`` for a test that has those too."""
+    url = await fresh_database(embedded_server, Ready.MIGRATED if "log_settings" in request.fixturenames else Ready.EMPTY)
     yield url
     await drop_database(embedded_server, url)
 
 
-@pytest_asyncio.fixture
-async def log_settings(database_url: str, tmp_path: Path) -> LogSettings:
+@pytest.fixture
+def log_settings(database_url: str, tmp_path: Path) -> LogSettings:
     """Settings of a migrated database with a key-encryption key."""
     settings = LogSettings(data_dir=tmp_path / "data", database_url=SecretStr(database_url))
     make_key_encryption_key(settings)
-    await migrate(settings)
     return settings
 
 

@@ -12,9 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pydicom
+from databases import Ready, drop_database, fresh_database
 from pydantic import SecretStr
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -26,10 +26,11 @@ from domain.principal import Principal, device
 from domain.series import RequestIndexing, SegmenterRun, Series, SeriesIndexed
 from eventlog.aggregate import execute, load
 from eventlog.vault import make_key_encryption_key
+from projections.catalogue import projections
 from projections.checkpoint import wait_for
 from server.app import create_app
 from server.auth.tokens import create_token
-from server.services import Services, open_services, projections
+from server.services import Services, open_services
 from server.settings import ServerSettings
 
 LUNG = Structure(label="lung_left", snomed=Code(SNOMED_CT, "39607008", "Lung structure"), laterality=Laterality.LEFT)
@@ -62,12 +63,14 @@ class Site:
         return await self.client.get(path, headers=await self.headers(*scopes), params=parameters or None)
 
     async def caught_up(self) -> int:
-        """The position of the head, once every projection has it and every access is in the log."""
+        """The position of the head, once every projection and the columns have it and every access is in the log."""
         if self.services.recorder is not None:
             await self.services.recorder.flush()
         head = await self.services.log.head()
         for projection in projections():
             await wait_for(self.services.pool, projection, head)
+        while await self.services.cohorts.position() < head:
+            await asyncio.sleep(0.005)
         return head
 
     async def store(self, *files: bytes) -> None:
@@ -161,20 +164,15 @@ async def erase(site: Site, subject_id: str) -> None:
 
 
 @asynccontextmanager
-async def served_site(server_url: str, folder: Path, *, dimse: bool = False, **more: Any) -> AsyncIterator[Site]:
+async def served_site(server_url: str, folder: Path, *, dimse: bool = False, projecting: bool = False, **more: Any) -> AsyncIterator[Site]:
     """``server_url`` is that of a maintenance database."""
-    name = f"site_{uuid.uuid4().hex[:12]}"
-    connection = await asyncpg.connect(server_url)
-    await connection.execute(f"CREATE DATABASE {name}")
-    address, _, query = server_url.partition("?")
-    url = f"{address.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+    url = await fresh_database(server_url, Ready.SERVED)
     settings = ServerSettings(data_dir=folder, database_url=SecretStr(url), **more)
     make_key_encryption_key(settings)
     try:
-        async with open_services(settings, dimse=dimse) as services:
+        async with open_services(settings, dimse=dimse, projecting=projecting) as services:
             transport = httpx.ASGITransport(create_app(services))
             async with httpx.AsyncClient(transport=transport, base_url="http://site.test") as client:
                 yield Site(services, client)
     finally:
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await connection.close()
+        await drop_database(server_url, url)

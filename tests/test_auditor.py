@@ -19,7 +19,10 @@ from eventlog.embedded import EmbeddedPostgres
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
 
+pytestmark = pytest.mark.slow
+
 EVENTS = 20_000
+NAMES = ("ledger", "fhir", "dicom", "curation", "cohort", "dispatch")
 FINDING = finding_key(f"{study_uid(0)}.1", "baseline", STRUCTURES[1].label)
 
 
@@ -41,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     server.url("postgres")
     try:
         assert asyncio.run(fill_log()) > 1000
-        for name in ("ledger", "fhir", "dicom", "dispatch"):
+        for name in NAMES:
             site.run("projections", "rebuild", name)
         yield site
     finally:
@@ -54,7 +57,7 @@ def said(site: Site, *arguments: str, exit_codes: tuple[int, ...] = (0,)) -> Any
 
 def test_the_log_holds_as_many_events_as_promised(site: Site) -> None:
     rows = said(site, "projections", "status")
-    assert {row["name"] for row in rows} == {"ledger", "fhir", "dicom", "dispatch"}
+    assert {row["name"] for row in rows} == set(NAMES)
     assert all(row["position"] >= EVENTS and row["lag"] == 0 and row["state"] == "live" for row in rows)
 
 
@@ -124,7 +127,7 @@ def test_the_lineage_of_a_finding_reaches_the_bytes(site: Site) -> None:
     site.run("audit", "lineage", FINDING)
 
 
-@pytest.mark.parametrize("name", ["ledger", "fhir", "dicom", "dispatch"])
+@pytest.mark.parametrize("name", NAMES)
 def test_read_models_say_what_the_log_says(site: Site, name: str) -> None:
     site.run("projections", "verify", name)
 

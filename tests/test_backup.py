@@ -32,8 +32,12 @@ from archive.phantom import make_phantom
 from archive.rejects import Rejects
 from archive.spool import Spool
 from archive.store import Store
+from domain.condition import Level
+from domain.dataset import DatasetFrozen, DatasetSplit
+from domain.principal import device
 from domain.series import InstancesStored
 from eventlog.checking import check_log
+from eventlog.envelope import NewEvent, StreamAppend
 from eventlog.errors import HalfRestored, KeyEncryptionKeyWrong
 from eventlog.kek import load_keys
 from eventlog.log import EventLog
@@ -41,6 +45,7 @@ from eventlog.schema import migrate
 from eventlog.sealer import rotate_key, seal
 from eventlog.settings import LogSettings
 from eventlog.vault import make_key_encryption_key
+from projections.catalogue import all_projections
 from projections.digest import table_digests
 from projections.runner import Runner
 from server.backup import manifest, objects, segments, tables
@@ -59,9 +64,11 @@ from server.backup.restoring import restore
 from server.backup.segments import Segment
 from server.backup.verifying import verify
 from server.cli.ingest import ingest_files
+from server.cohorts.lists import keep_list
 from server.intake import Intake
-from server.services import all_projections
 from server.settings import ServerSettings
+
+pytestmark = pytest.mark.slow
 
 PATIENCE_S = 120.0
 EVENT_ROWS = "SELECT event::text FROM event WHERE position <= $1 ORDER BY position"
@@ -255,7 +262,7 @@ class _open:
         self._log = await EventLog.open(self._settings)
         await Runner(self._log, all_projections()).catch_up()
         async with self._log.pool.acquire() as connection:
-            return self._log._url, {p.name: await table_digests(connection, p) for p in all_projections()}
+            return self._log.url, {p.name: await table_digests(connection, p) for p in all_projections()}
 
     async def __aexit__(self, *_: object) -> None:
         await self._log.close()
@@ -315,6 +322,22 @@ async def test_the_second_backup_copies_only_what_is_new(home: Home, dest: Path,
     assert len(after) == 9 and before.items() <= after.items()
     assert (await restore(elsewhere.settings, str(dest))).position == second.position
     await assert_same(home, elsewhere)
+
+
+async def test_lists_of_datasets_are_backed_up_and_restored(home: Home, dest: Path, elsewhere: Home) -> None:
+    lists = [b'{"series_uid":"1.2.3"}\n', b'{"part":"train","subject_id":"s"}\n']
+    members, assignment = (keep_list(home.store, home.folder / "lists", lines) for lines in lists)
+    frozen = DatasetFrozen(
+        dataset_id="d", subject_id="k", version=1, at_position=1, level=Level.SERIES, query_sha256="q", members_sha256=members,
+        members_bytes=len(lists[0]), subjects_count=1, studies_count=1, series_count=1, instances_count=1, bytes=1,
+    )  # fmt: skip
+    split = DatasetSplit(dataset_id="d", version=1, seed="1", parts=(), assignment_sha256=assignment, assignment_bytes=len(lists[1]))
+    log = await EventLog.open(home.settings)
+    await log.append([StreamAppend(stream="dataset-d", events=[NewEvent(event=frozen), NewEvent(event=split)])], principal=device("curator"))
+    await log.close()
+    assert (await back_up(home.settings, str(dest))).objects == 8
+    await restore(elsewhere.settings, str(dest))
+    assert [elsewhere.store.open(sha256).read() for sha256 in (members, assignment)] == lists
 
 
 async def test_full_segments_are_written_once(home: Home, dest: Path, elsewhere: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,17 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ports import free_port
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("start.md", "ingest.md", "search.md", "fhir.md", "dicomweb.md", "audit.md", "operate.md", "erasure.md")
+PAGES = ("start.md", "ingest.md", "search.md", "fhir.md", "dicomweb.md", "cohorts.md", "datasets.md", "audit.md", "operate.md", "erasure.md")
 BLOCK = re.compile(r"^<!-- run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIMEOUT_S = 600
 """The pages take two minutes on two cores that have nothing else to do."""
@@ -29,12 +31,6 @@ def missing(what: str) -> None:
     if os.environ.get("CI", "") not in ("", "false", "0"):
         pytest.fail(what)
     pytest.skip(what)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def blocks(page: str) -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,19 @@ from domain.subject import SubjectErased
 from eventlog.aggregate import load
 from eventlog.checking import check_log
 from eventlog.database import database_url
+from eventlog.embedded import EmbeddedPostgres
 from eventlog.envelope import envelope_sha256, event_digest
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
+from projections.catalogue import all_projections, projections
 from projections.checkpoint import wait_for
 from projections.digest import table_digests
 from projections.projection import schema_name
 from projections.runner import Runner
 from server.erasure.eraser import STEPS
-from server.services import all_projections, projections
+from server.subjects import erasures
+
+pytestmark = pytest.mark.slow
 
 BASIS = "gdpr-17-1-b"
 
@@ -62,15 +66,14 @@ from archive.spool import Spool
 from archive.store import Store
 from eventlog.log import EventLog
 from server.erasure.eraser import Eraser
-from server.services import projections
+from projections.catalogue import projections
 from server.settings import ServerSettings
 
-step_to_die_in, _, acts = sys.argv[2].partition("+")
-left = None
+step_to_die_in, acts, left = None, 0, None
 
 def heard(step):
     global left
-    left = int(acts or 0) if step == step_to_die_in else None
+    left = acts if step == step_to_die_in else None
     live_or_die()
 
 def live_or_die():
@@ -89,14 +92,22 @@ def counted(act):
 os.unlink, os.remove = counted(os.unlink), counted(os.remove)
 asyncpg.Connection.execute = counted(asyncpg.Connection.execute)
 
-async def main():
+async def carry_out():
     settings = ServerSettings()
     log = await EventLog.open(settings)
     spool, store = Spool(settings.spool_dir), Store(settings.store_url)
     await Eraser(log, store, spool, Rejects(settings.rejects_dir), projections(), heard).carry_out(sys.argv[1])
 
-asyncio.run(main())
+for line in sys.stdin:
+    victim = os.fork()
+    if victim == 0:
+        step_to_die_in, _, after = line.strip().partition("+")
+        acts = int(after or 0)
+        asyncio.run(carry_out())
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(victim, 0)[1]), flush=True)
 """
+"""A process for each step that it is told of; gives how each of them ended."""
 
 
 WITHIN = {"rejects": (1,), "key": (1,), "files": (1, 3), "database": (3, 9)}
@@ -180,10 +191,14 @@ class Planted:
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Planted:
+def planted(tmp_path: Path) -> Iterator[Planted]:
+    """Its database stays up between the commands."""
     planted = Planted(tmp_path)
     planted.site.run("init")
-    return planted
+    server = EmbeddedPostgres(planted.settings.data_dir / "postgresql")
+    server.url("postgres")
+    yield planted
+    server.leave()
 
 
 @pytest.mark.timeout(600)
@@ -254,12 +269,17 @@ async def test_an_erasure_that_is_killed_at_every_step_is_taken_up_and_leaves_no
         await Runner(log, all_projections()).catch_up()
         await confirm_erasure(log, a, (await TokenVerifier(log.pool).verify(bert)).principal)  # type: ignore[arg-type]
         assert A.hold.encode() not in await planted.traces(A)  # it was sealed from the first
-    for step in (point for one in STEPS for point in (one, *(f"{one}+{n}" for n in WITHIN.get(one, ())))):
-        command = [sys.executable, "-W", "ignore", "-c", CARRY_OUT_AND_DIE, a, step]
-        killed = await asyncio.to_thread(subprocess.run, command, env=site.environment, capture_output=True, text=True)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        listed = json.loads(site.run("subject", "erasures", "--json"))
-        assert [one["subject_id"] for one in listed] == [a] and "purged_at" not in listed[0]
+    command = [sys.executable, "-W", "ignore", "-c", CARRY_OUT_AND_DIE, a]
+    async with planted.log() as log:
+        killing = await asyncio.create_subprocess_exec(*command, env=site.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert killing.stdin is not None and killing.stdout is not None
+        for step in (point for one in STEPS for point in (one, *(f"{one}+{n}" for n in WITHIN.get(one, ())))):
+            killing.stdin.write(f"{step}\n".encode())
+            assert await killing.stdout.readline() == f"{-signal.SIGKILL}\n".encode(), step
+            assert [(one.subject_id, one.purged_at) for one in await erasures(log)] == [(a, None)]
+        killing.stdin.close()
+        assert await killing.wait() == 0
+    assert "purged_at" not in json.loads(site.run("subject", "erasures", "--json"))[0]
     told = planted.run_as(bert, "subject", "confirm", a, code=2)
     assert "ErasureUnderway" in told or "SubjectIsErased" in told
     site.start_server()  # which takes it up

@@ -15,6 +15,8 @@ from running_site import PATIENCE_S, Site
 
 from server.fhir.export.jobs import FOLDER
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("ANAMNESIS_TEST_EXPORT_KILL_ROUNDS", "4"))
 BUNDLES, RESOURCES = 12, 1000
 """More than is noted at once (LINES_A_NOTE), so that there is something to go on from."""

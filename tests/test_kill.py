@@ -22,11 +22,13 @@ from eventlog.checking import check_log
 from eventlog.log import EventLog
 from eventlog.sealer import latest, seal
 from eventlog.settings import LogSettings
+from projections.catalogue import all_projections
 from projections.checkpoint import wait_for
 from projections.digest import table_digests
 from projections.runner import Runner
-from server.services import all_projections
 from server.settings import ServerSettings
+
+pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("ANAMNESIS_TEST_KILL_ROUNDS", "50"))
 SLICES = 6

@@ -13,6 +13,8 @@ import httpx
 import pytest
 from running_site import Site
 
+pytestmark = pytest.mark.slow
+
 RESOURCES = 120
 WRITERS = 4
 PAGE = 9
@@ -57,6 +59,14 @@ def basic(resource_id: str | None, text: str) -> dict[str, Any]:
     return made if resource_id is None else {**made, "id": resource_id}
 
 
+def wait_until_written(writers: list[Writer], before: int) -> None:
+    """Until somebody wrote what the snapshot must not have."""
+    deadline = time.monotonic() + 60
+    while sum(one.written for one in writers) <= before:
+        assert time.monotonic() < deadline, "nobody writes"
+        time.sleep(0.02)
+
+
 def keys(bundle: dict[str, Any]) -> list[str]:
     """Which versions, deletions among them."""
     return [f"{entry['fullUrl']} {entry.get('response', entry.get('resource', {}).get('meta'))}" for entry in bundle.get("entry", [])]
@@ -88,11 +98,11 @@ def test_pages_neither_skip_nor_repeat_while_four_write_and_the_server_is_killed
                     before = sum(one.written for one in writers)
                     site.kill("server")
                     site.wait_until_ready()
+                    wait_until_written(writers, before)
                 page = read(client, following)
                 seen += keys(page)
                 pages += 1
             assert seen == keys(whole) and len(set(seen)) == len(seen) > 3 * PAGE, search
-            assert sum(one.written for one in writers) > before, "nobody wrote meanwhile"
     finally:
         for one in writers:
             one.stopping.set()

@@ -26,6 +26,8 @@ from eventlog.checking import check_log
 from eventlog.log import EventLog
 from server.settings import ServerSettings
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("ANAMNESIS_TEST_PEOPLE_KILL_ROUNDS", "3"))
 ISSUER, SYSTEM = "HOSPITAL-A", "http://hospital-a.example/mrn"
 OBSERVATIONS = 10

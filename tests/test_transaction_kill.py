@@ -20,6 +20,8 @@ from eventlog.checking import check_log
 from eventlog.log import EventLog
 from server.settings import ServerSettings
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("ANAMNESIS_TEST_TRANSACTION_KILL_ROUNDS", "4"))
 RESOURCES = 25
 CLIENTS = 4

@@ -16,7 +16,8 @@ from typing import Any
 import fhir.resources
 import httpx
 import pytest
-from running_site import Site, free_port
+from ports import free_port
+from running_site import Site
 
 from archive.errors import Refused
 from archive.header import read_header
@@ -26,6 +27,8 @@ from domain.series import IndexingFailed, IndexingRefused, InstanceConflicted, I
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
 from projections.fhir.projection import CURATED
+
+pytestmark = pytest.mark.slow
 
 DCMTK = {**os.environ, "TCP_NODELAY": "1"}
 PROPOSE = {

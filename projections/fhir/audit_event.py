@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 
 from domain.access import Access, AccessesRecorded, Action, Outcome
 from domain.ids import derived_id
-from domain.principal import PrincipalKind
+from domain.principal import Principal, PrincipalKind
 from eventlog.envelope import RecordedEvent, instant
+from projections.fhir.search.rows import add_rows, no_rows
 from projections.fhir.vocabulary import (
     DCM,
     DICOM_UID,
@@ -75,30 +79,99 @@ def audit_event_id(event_id: object, nth: int) -> str:
 
 def audit_events(event: AccessesRecorded, recorded: RecordedEvent) -> list[Json]:
     """One for each access of the event."""
-    return [_audit_event(access, nth, recorded) for nth, access in enumerate(event.accesses)]
+    entry = _entry(recorded)
+    return [_audit_event(access, nth, recorded, entry) for nth, access in enumerate(event.accesses)]
 
 
-def _audit_event(access: Access, nth: int, recorded: RecordedEvent) -> Json:
-    category, code, action = _CODES[access.action]
+ALIKE = ("category", "code", "action", "outcome", "agent", "source")
+"""Elements that many accesses have in common."""
+
+
+class Alike(msgspec.Struct, frozen=True):
+    """What AuditEvents of one principal's accesses of one kind have in common."""
+
+    elements: dict[str, msgspec.Raw]
+    """As JSON already."""
+    rows: tuple[tuple[str, tuple[Any, ...]], ...]
+    """What they are found by: tables, and rows in them but for their last column, the key."""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """An AuditEvent to be stored: ``body`` holds some of its elements as JSON already, and ``found_by`` all others as they are."""
+
+    body: Json
+    found_by: Json
+    alike: Alike
+
+
+def ready_audit_events(event: AccessesRecorded, recorded: RecordedEvent) -> Iterator[Ready]:
+    """The same as `audit_events`, for a third of the work: they are as many as requests."""
+    entry = _entry(recorded)
+    for nth, access in enumerate(event.accesses):
+        alike = _alike(access.principal, access.action, access.outcome, recorded.origin)
+        made = _own(access, nth, recorded, entry)
+        body = {name: made.get(name) or alike.elements[name] for name in _ORDER if name in made or name in alike.elements}
+        yield Ready(body, made, alike)
+
+
+@lru_cache(maxsize=1024)
+def _alike(principal: Principal, action: Action, outcome: Outcome, origin: str) -> Alike:
+    elements = _in_common(principal, action, outcome, origin)
+    found = no_rows()
+    add_rows({"resourceType": "AuditEvent", **elements}, 0, found)
+    rows = tuple((table, row[:-1]) for table, of_table in found.items() for row in of_table)
+    return Alike({name: msgspec.Raw(msgspec.json.encode(value)) for name, value in elements.items()}, rows)
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """What all accesses of an event have in common."""
+
+    extensions: list[Json]
+    recorded: str
+
+
+def _entry(recorded: RecordedEvent) -> _Entry:
+    extensions = [
+        {"url": LOG_ENTRY_EXTENSION, "valueIdentifier": {"system": POSITION_SYSTEM, "value": str(recorded.position)}},
+        {"url": LOG_ENTRY_EXTENSION, "valueIdentifier": {"system": EVENT_SYSTEM, "value": str(recorded.event_id)}},
+    ]
+    return _Entry(extensions, instant(recorded.recorded_at))
+
+
+def _audit_event(access: Access, nth: int, recorded: RecordedEvent, entry: _Entry) -> Json:
+    made = {**_own(access, nth, recorded, entry), **_in_common(access.principal, access.action, access.outcome, recorded.origin)}
+    return {name: made[name] for name in _ORDER if name in made}
+
+
+_ORDER = (
+    "resourceType", "id", "extension", "category", "code", "action", "occurredPeriod", "recorded", "outcome", "agent", "source", "patient",
+    "entity",
+)  # fmt: skip
+
+
+def _in_common(principal: Principal, action: Action, outcome: Outcome, origin: str) -> Json:
+    category, code, letter = _CODES[action]
+    return {
+        "category": [concept(category)],
+        "code": concept(code, text=action.value),
+        "action": letter,
+        "outcome": _outcome(outcome),
+        "agent": _agents(principal),
+        "source": {
+            "observer": {"type": "Device", "identifier": {"system": SITE_SYSTEM, "value": origin}},
+            "type": [concept(APPLICATION_SERVER)],
+        },
+    }
+
+
+def _own(access: Access, nth: int, recorded: RecordedEvent, entry: _Entry) -> Json:
+    start = instant(access.first_at)
     made: Json = {
         "resourceType": "AuditEvent",
         "id": audit_event_id(recorded.event_id, nth),
-        "extension": [
-            {"url": LOG_ENTRY_EXTENSION, "valueIdentifier": {"system": POSITION_SYSTEM, "value": str(recorded.position)}},
-            {"url": LOG_ENTRY_EXTENSION, "valueIdentifier": {"system": EVENT_SYSTEM, "value": str(recorded.event_id)}},
-            {"url": COUNT_EXTENSION, "valuePositiveInt": access.count},
-        ],
-        "category": [concept(category)],
-        "code": concept(code, text=access.action.value),
-        "action": action,
-        "occurredPeriod": {"start": instant(access.first_at), "end": instant(access.last_at)},
-        "recorded": instant(recorded.recorded_at),
-        "outcome": _outcome(access.outcome),
-        "agent": _agents(access),
-        "source": {
-            "observer": {"type": "Device", "identifier": {"system": SITE_SYSTEM, "value": recorded.origin}},
-            "type": [concept(APPLICATION_SERVER)],
-        },
+        "extension": [*entry.extensions, {"url": COUNT_EXTENSION, "valuePositiveInt": access.count}],
+        "occurredPeriod": {"start": start, "end": start if access.last_at == access.first_at else instant(access.last_at)},
+        "recorded": entry.recorded,
     }
     if len(access.subjects) == 1:
         made["patient"] = reference("Patient", access.subjects[0])
@@ -115,8 +188,7 @@ def _outcome(outcome: Outcome) -> Json:
     return {"code": {"system": ISSUE_SEVERITY, "code": "error", "display": "Error"}, "detail": [concept(reason)]}
 
 
-def _agents(access: Access) -> list[Json]:
-    principal = access.principal
+def _agents(principal: Principal) -> list[Json]:
     person = principal.kind is PrincipalKind.PERSON
     who = {"type": "Practitioner" if person else "Device", "identifier": {"system": PRINCIPAL_SYSTEM, "value": principal.id}}
     agents: list[Json] = [{"type": concept(RECIPIENT if person else APPLICATION), "who": who, "requestor": True}]
@@ -126,13 +198,16 @@ def _agents(access: Access) -> list[Json]:
     return agents
 
 
+_PATIENT, _DOMAIN_RESOURCE = concept(PATIENT), concept(DOMAIN_RESOURCE)
+
+
 def _patients(access: Access) -> list[Json]:
-    return [{"what": reference("Patient", subject_id), "role": concept(PATIENT)} for subject_id in access.subjects]
+    return [{"what": reference("Patient", subject_id), "role": _PATIENT} for subject_id in access.subjects]
 
 
 def _things(access: Access) -> list[Json]:
     patients = {f"Patient/{subject_id}" for subject_id in access.subjects}
-    return [{"what": _what(thing), "role": concept(DOMAIN_RESOURCE)} for thing in access.things if thing not in patients]
+    return [{"what": _what(thing), "role": _DOMAIN_RESOURCE} for thing in access.things if thing not in patients]
 
 
 def _what(thing: str) -> Json:

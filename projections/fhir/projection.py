@@ -25,7 +25,7 @@ from domain.study import StudyRegistered, StudySubjectDisputed
 from domain.subject import SubjectDemographicsChanged, SubjectErased, SubjectRegistered
 from eventlog.envelope import RecordedEvent, instant
 from projections.fhir import clinical, erasure, findings, shipped, study
-from projections.fhir.audit_event import audit_events
+from projections.fhir.audit_event import audit_events, ready_audit_events
 from projections.fhir.definitions import resource_types
 from projections.fhir.person import Person, evolve, is_of_person, latest, patient, pseudonym, row_of
 from projections.fhir.provenance import provenance, signed_provenance
@@ -125,9 +125,7 @@ async def _apply(recorded: RecordedEvent, versions: Versions, persons: dict[str,
 
     match event:
         case AccessesRecorded():  # the record of who read is no change that would need a Provenance
-            for one in audit_events(event, recorded):
-                one["meta"] = {"versionId": "1", "lastUpdated": instant(recorded.recorded_at)}
-                versions.put_numbered(one, 1, recorded)
+            _accesses(event, recorded, versions)
             return
         case ClinicalRecordWritten() | ClinicalRecordDeleted():
             await _record(event, recorded, versions, persons)
@@ -158,6 +156,16 @@ async def _apply(recorded: RecordedEvent, versions: Versions, persons: dict[str,
         case IndexingRequested() | IndexingRefused() | IndexingFailed():
             targets.append(reference("ImagingSelection", selection_id(event.series_uid)))
     await versions.put(provenance(recorded, targets, sources, subject_id), recorded)
+
+
+def _accesses(event: AccessesRecorded, recorded: RecordedEvent, versions: Versions) -> None:
+    meta = {"versionId": "1", "lastUpdated": instant(recorded.recorded_at)}
+    if "AuditEvent" in versions.additions.site.plans:  # what a site searches in may be any element
+        for body in audit_events(event, recorded):
+            versions.put_numbered({**body, "meta": meta}, 1, recorded)
+        return
+    for ready in ready_audit_events(event, recorded):
+        versions.put_numbered({**ready.body, "meta": meta}, 1, recorded, found_by=ready.found_by, rows=ready.alike.rows)
 
 
 def _person(subject_id: str, recorded: RecordedEvent, versions: Versions, persons: dict[str, Person]) -> Json:

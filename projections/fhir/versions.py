@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import asyncpg
 import msgspec
@@ -49,7 +49,9 @@ class _Version(msgspec.Struct):
     last_updated: object
     is_new: bool
     found_by: Json | None = None
-    """What is searched in, where the body is only a part of it."""
+    """What is searched in, where it is not the body."""
+    rows: Sequence[tuple[str, tuple[object, ...]]] = ()
+    """Rows beside those of what is searched in: their table, and their columns but for the last, the key."""
     site: Site = NOTHING
     """What the site had added to the search parameters when it was made."""
 
@@ -106,13 +108,21 @@ class Versions:
         self._made.append((key, made))
         return number
 
-    def put_numbered(self, body: Json, number: int, recorded: RecordedEvent, found_by: Json | None = None) -> None:
+    def put_numbered(
+        self,
+        body: Json,
+        number: int,
+        recorded: RecordedEvent,
+        found_by: Json | None = None,
+        rows: Sequence[tuple[str, tuple[object, ...]]] = (),
+    ) -> None:
         """Makes the version of this number, which the event itself tells: nothing has to be read. ``body`` has its meta.
 
-        ``found_by`` is what a search looks in, where it is more than everybody may see.
+        ``found_by`` is what a search looks in, where it is more than everybody may see, or less, and ``rows`` are there for the rest.
         """
         self._put_numbered((body["resourceType"], body["id"]), number, body, recorded)
-        self._made[-1][1].found_by = found_by
+        made = self._made[-1][1]
+        made.found_by, made.rows = found_by, rows
 
     def put_end(self, key: Key, number: int, recorded: RecordedEvent) -> None:
         """Makes the version that says that the resource was deleted. It holds at no position, so that no search has to leave it out."""
@@ -157,6 +167,8 @@ class Versions:
             for nth, ((_, made), key) in enumerate(zip(self._made, keys, strict=True)):
                 if nth % VERSIONS_BETWEEN == 0:
                     await asyncio.sleep(0)
+                for table, columns in made.rows:
+                    found[table].append((*columns, key))
                 if made.body is not _DELETED:
                     add_rows(made.found_by or made.body, key, found)
                     added = made.site.plans.get(made.body["resourceType"])

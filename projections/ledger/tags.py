@@ -10,6 +10,7 @@ from domain.intake import FileRefused
 from domain.review import FindingReviewed
 from domain.series import InstanceConflicted, SeriesIndexed
 from domain.signature import EventSigned
+from domain.tag import TagRemoved, TagSet
 from projections.fhir.findings import device_id
 
 MAX_CHARACTERS = 400
@@ -38,6 +39,8 @@ def _named(event: Event) -> list[tuple[str, str]]:
         case InstanceConflicted():
             return [("instance", event.sop_instance_uid)]
         case FileRefused() if event.sop_instance_uid:
+            return [("instance", event.sop_instance_uid)]
+        case TagSet() | TagRemoved() if event.sop_instance_uid:
             return [("instance", event.sop_instance_uid)]
         case AccessesRecorded():
             return [("principal", access.principal.id) for access in event.accesses]

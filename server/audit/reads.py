@@ -36,11 +36,13 @@ SESSIONS = 10_000
 _OUR_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40}){1,31}")
 _QIDO_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})
-_NO_ACCESSES = re.compile(r"/fhir/metadata|/fhir/\$export/[^/]*|/openapi\.json|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
+_NO_ACCESSES = re.compile(r"/fhir/metadata|/fhir/\$export/[^/]*|/datasets/exports/[^/]*|/openapi\.json|/metrics|/health/.*|/audit/(log/.*|checkpoints?|keys|inclusion.*|consistency)")
 """What tells nothing of anybody: capabilities, how far an export is, counts, the digests of the log's tree. Every other GET is an access."""
 _DEPTH_OF_INSTANCE_OPERATION = 4
 """Slashes of /fhir/{type}/{id}/$validate; without an id nothing that is here is looked at."""
 _RETRY_AFTER_S = 5
+_GRAPHQL = "/graphql"
+"""Asks by POST, and changes nothing that is not an event of its own."""
 
 
 class _Seen(msgspec.Struct):
@@ -185,16 +187,22 @@ def _action(method: str, route: str) -> Action | None:
         return {
             "fhir": Action.SEARCH, "{resource_type}": Action.SEARCH, "{searched_type}": Action.SEARCH, "_search": Action.SEARCH, "_history": Action.HISTORY, "{version}": Action.VREAD
         }.get(last, Action.READ)  # fmt: skip
+    if route == _GRAPHQL:
+        return Action.SEARCH
     if route.startswith("/dicomweb/"):
         if last in ("rendered", "thumbnail"):
             return Action.RENDER
         return Action.QUERY if last in ("studies", "series", "instances") else Action.RETRIEVE
+    if route.startswith("/datasets/exports/"):
+        return Action.EXPORT
     return Action.AUDIT if route.startswith("/audit/") else Action.OTHER
 
 
 def _reads(method: str, path: str) -> bool:
     """Whether a request to this path, or route's template, asks for data."""
     if method == "POST":
+        if path == _GRAPHQL:
+            return True
         of_instance = path.endswith("/$validate") and path.count("/") == _DEPTH_OF_INSTANCE_OPERATION
         return path.startswith("/fhir/") and (path.endswith(("/_search", "/$export")) or of_instance)
     return method in ("GET", "HEAD") and not _NO_ACCESSES.fullmatch(path)

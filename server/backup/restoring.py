@@ -27,6 +27,7 @@ from eventlog.embedded import EmbeddedPostgres
 from eventlog.kek import load_keys
 from eventlog.log import EventLog
 from eventlog.schema import HALF_RESTORED, migrate
+from projections.catalogue import all_projections
 from projections.checkpoint import statuses
 from projections.runner import Runner
 from server.backup import checking, files, manifest, objects, segments, tables
@@ -34,7 +35,6 @@ from server.backup.destination import Destination
 from server.backup.errors import BackupDamaged, BackupOfNewerVersion, TargetNotEmpty
 from server.backup.making import Progress
 from server.backup.manifest import Manifest
-from server.services import all_projections
 from server.settings import ServerSettings
 
 _STAGING = "restoring"

@@ -60,7 +60,10 @@ class Segment(msgspec.Struct, frozen=True, order=True):
 
 
 class NamedObject(msgspec.Struct, frozen=True):
-    """An instance that an event put into the archive. ``subject_id`` is empty where the event does not say whose it is."""
+    """What an event put into the archive: an instance, or a list of a dataset (whose ``subject_id`` is the dataset's id).
+
+    ``subject_id`` is empty where the event does not say whose it is.
+    """
 
     sha256: str
     size: int
@@ -178,15 +181,27 @@ class _Naming(msgspec.Struct):
     instances: list[_Instance] = []
     conflicting_sha256: str = ""
     conflicting_size: int = 0
+    dataset_id: str = ""
+    members_sha256: str = ""
+    members_bytes: int = 0
+    assignment_sha256: str = ""
+    assignment_bytes: int = 0
 
 
 _NAMING = msgspec.json.Decoder(_Naming)
 
 
+_NAMES_OBJECTS = frozenset({"InstancesStored", "InstanceConflicted", "DatasetFrozen", "DatasetSplit"})
+
+
 def _named(type_name: str, data: bytes) -> Sequence[NamedObject]:
-    if type_name not in ("InstancesStored", "InstanceConflicted"):
+    if type_name not in _NAMES_OBJECTS:
         return ()
     naming = _NAMING.decode(data)
+    if naming.members_sha256:
+        return [NamedObject(naming.members_sha256, naming.members_bytes, naming.dataset_id)]
+    if naming.assignment_sha256:
+        return [NamedObject(naming.assignment_sha256, naming.assignment_bytes, naming.dataset_id)]
     if naming.conflicting_sha256:
         return [NamedObject(naming.conflicting_sha256, naming.conflicting_size, naming.subject_id)]
     return [NamedObject(i.sha256, i.size, naming.subject_id) for i in naming.instances]

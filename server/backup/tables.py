@@ -19,7 +19,7 @@ from server.backup.manifest import Manifest, TableFile
 from server.backup.sealed import SealedWriter, open_sealed
 from server.backup.segments import unpacked
 
-LEFT_OUT = frozenset({"event", "projection_checkpoint", "alembic_version", "half_restored", "fhir_export"})
+LEFT_OUT = frozenset({"event", "projection_checkpoint", "alembic_version", "half_restored", "fhir_export", "dataset_export"})
 """Events are in segments; projections are built again; the manifest names the schema's revision; exports are files of a day."""
 KEYS = "subject_key"
 _NULL = b"\\N"

@@ -49,6 +49,9 @@ GROUPS = {
     "sign": "server.cli.sign:app",
     "token": "server.cli.token:app",
     "client": "server.cli.client:app",
+    "dataset": "server.cli.dataset:app",
+    "project": "server.cli.project:app",
+    "cohort": "server.cli.cohort:app",
     "subject": "server.cli.subject:app",
     "keys": "server.cli.keys:app",
     "projections": "server.cli.projections:app",
@@ -96,7 +99,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        named = type(error).__module__.split(".")[0] in {"domain", "eventlog", "archive", "projections", "workers", "server"}
+        named = type(error).__module__.split(".")[0] in {"domain", "eventlog", "archive", "projections", "workers", "server", "anamnesis"}
         detail = f": {error}" if named or isinstance(error, (OSError, ValueError)) else " (--debug shows where)"
         typer.echo(f"anamnesis: {type(error).__name__}{detail}", err=True)
         raise SystemExit(2 if named else 1) from None

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from typer.core import TyperGroup
 
+from server.cli.progress import showing_progress
 from server.settings import ServerSettings
 
 WHERE = "A folder, or what fsspec can write (s3://bucket/prefix)."
@@ -138,21 +127,3 @@ def verify(
             + (f"{len(verified.problems)} problems." if verified.problems else f"All is well; {checkpoint}.")
         )
     raise typer.Exit(1 if verified.problems else 0)
-
-
-@contextmanager
-def showing_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each thing that is done, on standard error where somebody looks."""
-    console = Console(stderr=True)
-    bars: dict[str, TaskID] = {}
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=console, disable=quiet or not console.is_terminal, transient=True,
-    ) as shown:  # fmt: skip
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = shown.add_task(what, total=total)
-            shown.update(bars[what], completed=done, total=total)
-
-        yield progress

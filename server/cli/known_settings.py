@@ -11,8 +11,8 @@ from pydantic_settings import BaseSettings
 from server.settings import ServerSettings
 
 PREFIX = "ANAMNESIS_"
-NOT_SETTINGS = ("ANAMNESIS_TEST_", "ANAMNESIS_BENCH_", "ANAMNESIS_TOKEN")
-"""What only tests and benchmarks read, and the token of whoever acts at the command line."""
+NOT_SETTINGS = ("ANAMNESIS_TEST_", "ANAMNESIS_BENCH_", "ANAMNESIS_TOKEN", "ANAMNESIS_SERVER")
+"""What only tests and benchmarks read, the token of whoever acts at the command line, and the server that the client asks."""
 
 
 def settings_classes() -> list[type[BaseSettings]]:

@@ -59,7 +59,7 @@ def status(as_json: AsJson = False) -> None:
 
         anamnesis projections status --json
     """
-    from server.services import all_projections
+    from projections.catalogue import all_projections
 
     rows = with_log(_look)
     current = {projection.name: projection.version for projection in all_projections()}
@@ -152,7 +152,7 @@ def rebuild(name: Name, as_json: AsJson = False) -> None:
 
         anamnesis projections rebuild fhir --json
     """
-    from server.services import all_projections
+    from projections.catalogue import all_projections
 
     with _progress_bar(f"Rebuilding {name}") as heard:
         position = with_log(lambda log: Runner(log, all_projections()).rebuild(name, heard))
@@ -176,7 +176,7 @@ def verify(
 
         anamnesis projections verify fhir --json
     """
-    from server.services import all_projections
+    from projections.catalogue import all_projections
 
     projections = all_projections() if name == "all" else [named(all_projections(), name)]
     verdicts: list[Verdict] = []
@@ -236,7 +236,7 @@ def resume(name: Annotated[str, typer.Argument(help="A paused read model.")]) ->
 
         anamnesis projections resume fhir
     """
-    from server.services import all_projections
+    from projections.catalogue import all_projections
 
     if with_log(lambda log: Runner(log, all_projections()).resume(name)):
         typer.echo(f"{name} tries again.")
@@ -254,7 +254,7 @@ def prune(as_json: AsJson = False) -> None:
 
         anamnesis projections prune --json
     """
-    from server.services import all_projections
+    from projections.catalogue import all_projections
 
     found: list[Pruned] = with_log(lambda log: prune_old(log, all_projections()))
     if as_json:

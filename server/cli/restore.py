@@ -10,7 +10,8 @@ import msgspec
 import typer
 from rich.filesize import decimal
 
-from server.cli.backup import WHERE, showing_progress
+from server.cli.backup import WHERE
+from server.cli.progress import showing_progress
 from server.settings import ServerSettings
 
 

@@ -1,4 +1,4 @@
-"""`anamnesis serve`: HTTP, DIMSE, intake and projections in one process; the worker beside it on request."""
+"""`anamnesis serve`: HTTP and intake, with DIMSE and the projections in processes of their own; the worker beside it on request."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def serve(
 
 
 async def _serve(settings: ServerSettings, with_worker: bool, dimse: bool) -> None:
-    async with open_services(settings, dimse=dimse) as services:
+    async with open_services(settings, dimse=dimse, projecting=True) as services:
         config = uvicorn.Config(
             create_app(services),
             host=settings.http_host,
@@ -73,6 +73,7 @@ async def _serve(settings: ServerSettings, with_worker: bool, dimse: bool) -> No
         )
         scheme = "https" if settings.tls_certificate else "http"
         typer.echo(f"FHIR     {scheme}://{settings.http_host}:{settings.http_port}/fhir")
+        typer.echo(f"GraphQL  {scheme}://{settings.http_host}:{settings.http_port}/graphql")
         typer.echo(f"DICOMweb {scheme}://{settings.http_host}:{settings.http_port}/dicomweb")
         if services.dimse is not None:
             typer.echo(f"DIMSE    {settings.ae_title}@{settings.dimse_host}:{services.dimse.port}")

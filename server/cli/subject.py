@@ -261,8 +261,8 @@ async def _carry_out(log: EventLog, subject_id: SubjectId) -> ErasureStatus:
     from archive.rejects import Rejects
     from archive.spool import Spool
     from archive.store import Store
+    from projections.catalogue import projections
     from server.erasure.eraser import STEPS, Eraser
-    from server.services import projections
     from server.settings import ServerSettings
     from server.subjects import status_of
 

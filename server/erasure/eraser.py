@@ -38,13 +38,16 @@ from eventlog.log import EventLog
 from eventlog.scrub import scrub
 from eventlog.vault import TRUSTED_S
 from projections.checkpoint import statuses, without_old_versions
+from projections.columns import snapshot
+from projections.columns.follower import FOLDER as COLUMNS
 from projections.projection import Projection, schema_name
 from projections.pruning import prune
 from projections.runner import Runner
+from server.datasets.jobs import kept as dataset_exports
 from server.erasure.files import remove_objects, remove_rejects, sweep_spool
 from server.erasure.holdings import Holdings, appends, find_holdings, identities
 from server.errors import ErasureWaits
-from server.fhir.export.jobs import Jobs
+from server.fhir.export.jobs import kept as fhir_exports
 
 ERASER = device("eraser")
 LEASE_KEY = "erasure"
@@ -143,7 +146,9 @@ class Eraser:
         await self._until_read_models_hold(position)
         self._heard("files")
         await self._remove_files(holdings)
-        await Jobs(self._log, self._log.settings.data_dir).forget_before(position)
+        for exports in (fhir_exports, dataset_exports):
+            await exports(self._log, self._log.settings.data_dir).forget_before(position)
+        await asyncio.to_thread(snapshot.forget_before, self._log.settings.data_dir / COLUMNS, position)
         self._heard("database")
         undone = await self._scrub()
         await self._log.pool.execute(

@@ -16,6 +16,7 @@ from domain.ids import SubjectId, derived_id, series_stream, study_stream, subje
 from domain.series import DicomJson, InstanceConflicted, InstancesStored, SeriesErased
 from domain.study import StudyErased, StudyRegistered, StudySubjectDisputed
 from domain.subject import SubjectDemographicsChanged, SubjectErased, SubjectRegistered
+from domain.tag import TagRemoved, TagSet
 from eventlog.envelope import NewEvent, RecordedEvent, StreamAppend
 from eventlog.log import EventLog
 
@@ -28,7 +29,10 @@ _ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "euc_jp
 
 
 class Holdings(msgspec.Struct, kw_only=True):
-    """``known_as``: its id, and those of numbers that were joined into it. ``files``: digest → bytes. ``of_others``: what is to be said again of the same series, since it goes with them."""
+    """``known_as``: its id, and those of numbers that were joined into it. ``files``: digest → bytes. ``of_others``: what is to be said again of the same series, since it goes with them.
+
+    ``tags_of_others``: stream → its version, and the tags that others have there on what goes with the subject's.
+    """
 
     subject_id: SubjectId
     known_as: list[SubjectId]
@@ -37,6 +41,7 @@ class Holdings(msgspec.Struct, kw_only=True):
     study_of: dict[str, str]
     files: dict[str, int]
     of_others: list[RecordedEvent]
+    tags_of_others: dict[str, tuple[int, list[RecordedEvent]]] = msgspec.field(default_factory=dict)
 
     def erased(self) -> SubjectErased:
         return SubjectErased(
@@ -69,6 +74,9 @@ async def find_holdings(log: EventLog, subject_id: SubjectId) -> Holdings:
             series += await _streams(log, f'"study_uid":"{uid}"', "series-%")
     for stream in sorted(set(series)):
         await _take_series(log, stream, found)
+    for uid in found.study_versions if shared else ():
+        for stream in await _streams(log, f'"study_uid":"{uid}"', "tag-%"):
+            await _take_tags(log, stream, found)
     return found
 
 
@@ -114,10 +122,18 @@ def appends(holdings: Holdings, erased: SubjectErased, subject_version: int) -> 
         events = [said(gone, series_uid)]
         for one in holdings.of_others:
             if one.stream == series_stream(series_uid):
-                id_ = derived_id("said-again", subject_id, str(one.event_id))
-                events.append(NewEvent(event=one.event, event_id=id_, causation_id=one.event_id, occurred_at=one.occurred_at))
+                events.append(_again(subject_id, one))
         made.append(StreamAppend(stream=series_stream(series_uid), events=events, expected_version=version))
+    for stream, (version, tags) in holdings.tags_of_others.items():  # last: by now there is again what they are on
+        events = [_again(subject_id, one) for one in tags]
+        made.append(StreamAppend(stream=stream, events=events, expected_version=version))
     return made
+
+
+def _again(subject_id: SubjectId, one: RecordedEvent) -> NewEvent:
+    """What was said of others, with the erasure of this subject."""
+    id_ = derived_id("said-again", subject_id, str(one.event_id))
+    return NewEvent(event=one.event, event_id=id_, causation_id=one.event_id, occurred_at=one.occurred_at)
 
 
 async def _streams(log: EventLog, needle: str, like: str) -> list[str]:
@@ -166,6 +182,23 @@ async def _take_series(log: EventLog, stream: str, found: Holdings) -> None:
     of_others = {i.sha256 for one in kept if isinstance(one.event, InstancesStored) for i in one.event.instances}
     found.files.update({sha256: size for sha256, size in ours.items() if sha256 not in of_others})
     found.of_others += kept
+
+
+async def _take_tags(log: EventLog, stream: str, found: Holdings) -> None:
+    """Of a stream of tags, those that stand, where they are of somebody else who is there."""
+    recorded = await log.read_stream(stream)
+    standing: dict[str, RecordedEvent] = {}
+    for one in recorded:
+        match one.event:
+            case TagSet() as event if event.subject_id != found.subject_id:
+                standing[event.name] = one
+            case TagRemoved() as event:
+                standing.pop(event.name, None)
+    others = {one.event.subject_id for one in standing.values() if isinstance(one.event, TagSet)}
+    gone = {other for other in others if await log.vault.is_destroyed(other, log.pool)}
+    tags = [one for one in standing.values() if isinstance(one.event, TagSet) and one.event.subject_id not in gone]
+    if tags:
+        found.tags_of_others[stream] = recorded[-1].version, tags
 
 
 def _subjects_of(holdings: Holdings, study_uid: str) -> list[str]:

@@ -171,6 +171,10 @@ class ReferredBy(msgspec.Struct, frozen=True):
         )
 
 
+KEYED = (HasRow, IsMissing, HasParts)
+"""Conditions that ask for nothing of a version but its key."""
+
+
 def of(numbers: Sequence[int], alias: str) -> str:
     """Numbers of sources stand in the text: the planner then knows how many rows each has."""
     return f"{alias}.source = {numbers[0]}" if len(numbers) == 1 else f"{alias}.source IN ({', '.join(map(str, numbers))})"

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from projections.fhir.projection import SCHEMA
-from server.fhir.conditions import Condition, HasRow, joined
+from server.fhir.conditions import KEYED, Condition, HasRow, joined
 from server.fhir.sorting import SortKey, later
 
 _COLUMNS = "r.type, r.id, r.version, r.body, r.position_to, r.last_updated, r.key"
@@ -85,8 +85,11 @@ class Statement:
     def _text(self) -> Text:
         return Text(self._resource_type, self._position)
 
-    def _tests(self, text: Text, of_type: str = _OF_TYPE) -> str:
-        return " AND ".join([of_type, text.held("r"), *(condition.sql("r", text) for condition in self._conditions)])
+    def _tests(self, text: Text, of_type: str = _OF_TYPE, keyed: str = "r") -> str:
+        """``keyed``: what has the key of a version, for conditions that ask for nothing but the key. The planner takes `r.key` and `v.key`
+        for the same in a join, and not in an EXISTS: it would read each version before it knows whether it is wanted."""
+        tests = [condition.sql(keyed if isinstance(condition, KEYED) else "r", text) for condition in self._conditions]
+        return " AND ".join([of_type, text.held("r"), *tests])
 
     def _listed(self, mark: list[Any] | None, limit: int) -> Written:
         """In order of the keys, in which the indexes of values hold them too: a page of what many have ends where it is full."""
@@ -107,7 +110,7 @@ class Statement:
         beyond = key.beyond("v", mark, text.argument) if mark is not None else ""
         inner = (
             f"SELECT {_COLUMNS}, v.value AS sort_0 FROM ({key.rows()}) v JOIN {SCHEMA}.resource r ON r.key = v.key"
-            f" WHERE {self._tests(text, _IMPLIED)}{key.best('v')}"
+            f" WHERE {self._tests(text, _IMPLIED, 'v')}{key.best('v')}"
         )
         return text.of(f"{inner}{beyond} ORDER BY v.value {key.direction}, r.key LIMIT {text.argument(limit)}")
 

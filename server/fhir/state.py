@@ -21,12 +21,17 @@ _PENDING = f"SELECT type, number, until_key, done_key FROM {SCHEMA}.search_pendi
 
 async def reached_position(services: Services) -> Position:
     """Also lets this request know what the site has added: in the same statement, since every search asks for it."""
+    position = await services.ask(_reached, None)
+    CURRENT.set(services.known)
+    return position or Position(0)
+
+
+async def _reached(services: Services, _: list[None]) -> dict[None, Position]:
     row = await services.pool.fetchrow(_REACHED, FhirProjection.name, FhirProjection.version)
     revision = (row["added"], row["latest"] or 0)
     if revision != services.known.revision or services.known.indexing or row["is_at_work"]:
         services.known = await _known(services.pool, revision)
-    CURRENT.set(services.known)
-    return Position(row["position"] or 0)
+    return {None: Position(row["position"] or 0)}
 
 
 async def added(pool: asyncpg.Pool) -> list[Added]:

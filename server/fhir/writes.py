@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from email.utils import format_datetime
 from typing import Annotated, Any
 
+import asyncpg
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -34,7 +35,14 @@ HOW = ("_format", "_pretty")
 Writer = Annotated[Authenticated, Depends(reads(SCOPE, "fhir", or_some="cud"))]
 """Who may write something: what, server.fhir.writing.rights says."""
 
-_WRITTEN = f"SELECT body, last_updated, position_from FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND version = $3"
+_WRITTEN = f"""
+SELECT k.type, k.id, k.version, r.* FROM unnest($1::text[], $2::text[], $3::int[]) AS k (type, id, version) CROSS JOIN LATERAL (
+    SELECT body, last_updated, position_from FROM {SCHEMA}.resource WHERE type = k.type AND id = k.id AND version = k.version OFFSET 0
+) r
+"""
+
+_Version = tuple[str, str, int]
+"""Type, id and number."""
 
 
 class WriteRoute(DirectRoute):
@@ -170,7 +178,7 @@ async def _write(request: Request, writer: Authenticated, asked: Interaction) ->
 async def answer(request: Request, services: Services, writer: Authenticated, done: Outcome, written: Written) -> Response:
     """By what the client prefers to be answered with (R5 http.html#ops): the resource, where it does not say."""
     headers = {} if done.position is None else {HEADER: str(done.position)}
-    row = await services.pool.fetchrow(_WRITTEN, written.resource_type, written.resource_id, written.version)
+    row = await services.ask(_as_stored, (written.resource_type, written.resource_id, written.version))
     if written.version:
         headers["ETag"] = f'W/"{written.version}"'
     if row is not None:
@@ -191,6 +199,12 @@ async def answer(request: Request, services: Services, writer: Authenticated, do
         return Response(shown, written.status, headers, media_type=FHIR_JSON)
     body = {"resourceType": "OperationOutcome", "issue": [said]}
     return Response(msgspec.json.encode(body), written.status, headers, media_type=FHIR_JSON)
+
+
+async def _as_stored(services: Services, versions: list[_Version]) -> dict[_Version, asyncpg.Record]:
+    types, ids, numbers = zip(*versions, strict=True)
+    rows = await services.pool.fetch(_WRITTEN, types, ids, numbers)
+    return {(row["type"], row["id"], row["version"]): row for row in rows}
 
 
 def _check_type(resource_type: str) -> None:

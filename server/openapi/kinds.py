@@ -144,6 +144,7 @@ _ERASING = (404, 409, 410, 422)
 _ERASURE = _json("ErasureStatus")
 
 _NO_TOKEN = Answer("Why there is none (RFC 6749, 5.2)", _json("TokenRefused"))
+_FILES = {kind: BINARY for kind in ("application/octet-stream", "application/gzip", "application/dicom", "application/json", "text/*", "image/svg+xml")}
 _NDJSON = {"application/fhir+ndjson": BINARY}
 _EXPORT_BEGUN = Answer("Begun: Content-Location says where to ask how far it is", _fhir("OperationOutcome"), ("Content-Location",))
 
@@ -176,6 +177,11 @@ ROUTES: tuple[tuple[str, Kind], ...] = (
     (r"POST /subjects/.*/confirmation", Kind(answers={202: Answer("Confirmed", _ERASURE)}, refusals=_ERASING)),
     (r"POST /subjects/.*/holds", Kind(answers={201: Answer("Placed", _json("PlacedHold"))}, refusals=_ERASING, body=_json("HoldWanted"))),
     (r"DELETE /subjects/.*/holds/.*", Kind(answers={204: Answer("Lifted")}, refusals=_ERASING)),
+    (r"POST /datasets/.*/exports", Kind(answers={202: Answer("Begun", _json("ExportStatus"), ("Content-Location",))}, refusals=(404, 409, 422, 429), body=_json("ExportWanted"))),
+    (r"GET /datasets/exports/{export_id}", Kind(answers={200: Answer("How far it is", _json("ExportStatus"), ("Content-Location",))}, refusals=(404,))),
+    (r"DELETE /datasets/exports/{export_id}", Kind(answers={202: Answer("Ended: its files are removed")}, refusals=(404,))),
+    (r"POST /datasets/exports/.*/resumption", Kind(answers={202: Answer("It goes on", _json("ExportStatus"), ("Content-Location",))}, refusals=(404, 409))),
+    (r"GET /datasets/exports/.*/files/.*", Kind(answers={200: Answer("A file", _FILES), 206: Answer("A part of it", _FILES)}, refusals=(404, 410, 416))),
     (r"POST /auth/token", Kind(answers={200: Answer("An access token", _json("AccessToken")), **{status: _NO_TOKEN for status in (400, 401, 413, 429)}}, body={FORM: ref("TokenWanted")})),
     (r"GET /health/live", Kind(answers={200: Answer("The process answers", _json("Health"))})),
     (r"GET /health/ready", Kind(answers={200: Answer("It can work", _json("Health")), 503: Answer("It cannot", _json("Health"))})),

@@ -10,13 +10,15 @@ from projections.fhir.projection import TYPES
 from server.audit.lineage import Lineage
 from server.audit.proving import Consistency, Inclusion
 from server.audit.timeline import Timeline
+from server.datasets.asking import ExportWanted
+from server.datasets.routes import ExportStatus
 from server.reviews import Done, Enrollment, ReviewWanted, SignatureWanted
 from server.subjects import ErasureStatus, ErasureWanted, HoldWanted
 
 Json = dict[str, Any]
 REF = "#/components/schemas/{name}"
 ID = "[A-Za-z0-9\\-.]{1,64}"
-_OURS = (Timeline, Lineage, Inclusion, Consistency, ReviewWanted, SignatureWanted, Enrollment, Done, ErasureWanted, HoldWanted, ErasureStatus)
+_OURS = (Timeline, Lineage, Inclusion, Consistency, ReviewWanted, SignatureWanted, Enrollment, Done, ErasureWanted, HoldWanted, ErasureStatus, ExportWanted, ExportStatus)
 
 TEXT: Json = {"type": "string"}
 ANY: Json = {}

@@ -29,6 +29,8 @@ MACHINE = "the name or version of software or of a structure in its vocabulary"
 PRINCIPAL = "a principal by its id, which accounts for an act (GDPR 30, 21 CFR 11.10 (e)) and is no patient's"
 INSTANT = "when it happened"
 OUR_WORDS = "our own words, which quote nothing of a header"
+CHOSEN = "a code that a curator chooses, of a pattern that free text does not meet"
+RANDOM = "a random UUID"
 PUBLIC = "a public key, or a signature over digests"
 
 FIELDS = {
@@ -46,24 +48,39 @@ FIELDS = {
     "volume_mm3": COUNT, "voxel_count": COUNT, "mean_hu": COUNT, "touches_edge": COUNT, "centroid_mm": COUNT, "bounding_box_mm": COUNT,
     "segmenter": MACHINE, "segmenter_version": MACHINE, "software": MACHINE, "task": MACHINE, "label": MACHINE,
     "system": MACHINE, "code": MACHINE, "display": MACHINE, "route": MACHINE, "parameters": MACHINE,
-    "error": MACHINE,
+    "error": MACHINE, "element": MACHINE,
     "id": PRINCIPAL, "on_behalf_of": PRINCIPAL, "requested_by": PRINCIPAL, "principal_id": PRINCIPAL,
     "first_at": INSTANT, "last_at": INSTANT, "signed_at": INSTANT,
     "detail": OUR_WORDS,
     "key_id": PUBLIC, "public_key": PUBLIC, "signature": PUBLIC,
+    "project_id": CHOSEN, "name": CHOSEN, "seed": CHOSEN, "license": CHOSEN,
+    "level": CODE, "role": CODE, "intended_uses": CODE, "purpose": CODE, "layouts": CODE,
+    "cohort_id": RANDOM, "dataset_id": RANDOM, "export_id": RANDOM,
+    "manifest_sha256": DIGEST, "query_sha256": DIGEST, "members_sha256": DIGEST, "assignment_sha256": DIGEST,
+    "version": COUNT, "cohort_version": COUNT, "at_position": COUNT, "members_bytes": COUNT, "assignment_bytes": COUNT,
+    "subjects_count": COUNT, "studies_count": COUNT, "series_count": COUNT, "instances_count": COUNT, "kept_count": COUNT,
+    "left_out_count": COUNT, "files_count": COUNT, "share": COUNT, "by_hand": COUNT,
+    "stratified_by": "names of fields, which are ours or DICOM's",
     "resource_id": "the logical id of a FHIR resource, which may not identify (R5 resource.html#id)",
 }  # fmt: skip
 """Name of a field, wherever it stands in an event → why it may stay in the clear."""
 
 SEALED = {
     "ClinicalRecordWritten": {"resource"},
+    "CohortRenamed": {"description", "title"},
+    "CohortSaved": {"description", "query", "title"},
+    "DatasetCreated": {"description", "title"},
+    "DatasetFrozen": {"query"},
+    "DatasetTermsSet": {"consent", "license_text", "use_note"},
     "FindingReviewed": {"comment"},
     "IndexingRefused": {"detail"},
     "InstancesStored": {"common", "headers"},
     "LegalHoldPlaced": {"reason"},
     "SignerEnrolled": {"printed_name"},
+    "ProjectCreated": {"title"},
     "SubjectDemographicsChanged": {"demographics"},
     "SubjectRegistered": {"demographics"},
+    "TagSet": {"value"},
 }
 
 

@@ -99,6 +99,13 @@ def test_the_marked_fields_are_those_that_identify() -> None:
         "SubjectRegistered": {"demographics"},
         "SubjectDemographicsChanged": {"demographics"},
         "ClinicalRecordWritten": {"resource"},
+        "CohortRenamed": {"description", "title"},
+        "CohortSaved": {"description", "query", "title"},
+        "DatasetCreated": {"description", "title"},
+        "DatasetFrozen": {"query"},
+        "DatasetTermsSet": {"consent", "license_text", "use_note"},
+        "ProjectCreated": {"title"},
+        "TagSet": {"value"},
     }
 
 

@@ -130,3 +130,15 @@ async def test_a_role_that_may_not_is_told_what_its_administrator_has_to_do(even
             await connection.execute("DROP ROLE scrub_guest")
     assert f"VACUUM (FULL, ANALYZE) {SCHEMA}.person needs its owner, or a superuser" in undone
     assert any(line.startswith("the write-ahead log keeps old segments") for line in undone)
+
+
+async def test_a_table_that_is_empty_keeps_no_statistics_of_what_was_there(any_log: EventLog) -> None:
+    async with owner(any_log.settings) as connection:
+        await plant_and_delete(connection)
+        columns = f"""'{PLANTED}'::text COLLATE "C" AS name, ARRAY['{PLANTED}'] AS "AND others", 7 AS n"""
+        await connection.execute(f'CREATE TABLE {SCHEMA}."first gone" AS SELECT {columns}')
+        await connection.execute(f'ANALYZE {SCHEMA}."first gone"; DELETE FROM {SCHEMA}.person; DELETE FROM {SCHEMA}."first gone"')
+        assert await scrub(any_log.settings, [SCHEMA]) == []
+        assert not await left_in_statistics(connection) and not await left_in_files(connection)
+        there = await connection.fetch("SELECT data_type, collation_name FROM information_schema.columns WHERE table_name = 'first gone' ORDER BY 1")
+        assert [tuple(row) for row in there] == [("ARRAY", None), ("integer", None), ("text", "C")]

@@ -8,13 +8,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 
 from domain.principal import device
 from eventlog.checking import check_log
 from eventlog.envelope import envelope_sha256
 from eventlog.log import EventLog
-from eventlog.schema import migrate
+from eventlog.schema import migrate, newest_revision, scripts_folder
 from eventlog.sealer import seal
 from eventlog.settings import LogSettings
 from eventlog.vault import make_key_encryption_key
@@ -38,6 +39,10 @@ WRITTEN = [
         },
     ),
 ]
+
+
+def test_the_newest_schema_is_the_one_that_alembic_ends_at() -> None:
+    assert ScriptDirectory(str(scripts_folder())).get_heads() == [newest_revision()]
 
 
 async def test_digests_of_before_the_seals_are_carried_over(database_url: str, tmp_path: Path) -> None:

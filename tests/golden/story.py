@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from domain.findings import finding_key
+from domain.ids import derived_id
 
 KEPT, ERASED = "5f0c2a52-6f6e-5d0e-9a41-000000000001", "5f0c2a52-6f6e-5d0e-9a41-000000000002"
 """Two subjects; the second is erased at the end, and its key is in no golden file."""
@@ -292,5 +293,129 @@ _SINCE: list[S] = [
     (f"subject-{NUMBER}", "SubjectJoined", PERSON, {"subject_id": NUMBER, "into_subject_id": KEPT}),
     (f"subject-{NUMBER}", "SubjectParted", PERSON, {"subject_id": NUMBER, "from_subject_id": KEPT}),
 ]
-STORY: list[S] = [*_LIFE, *_SINCE]
+_OF_PROJECT = {"project_id": "liver-2026"}
+_PROJECT_KEY = str(derived_id("project-subject", "liver-2026"))
+_TAGGED = {**_OF_PROJECT, "level": "series", **OF_SERIES, "name": "quality"}
+_OF_DATASET = {"dataset_id": "d1", "subject_id": "dataset-subject-1"}
+_CURATION: list[S] = [
+    (
+        "project-liver-2026",
+        "ProjectCreated",
+        PERSON,
+        {**_OF_PROJECT, "subject_id": _PROJECT_KEY, "title": "Livers of the Golden Hospital"},
+    ),
+    ("project-liver-2026", "MemberAdmitted", PERSON, {**_OF_PROJECT, "principal_id": "token:reader", "role": "owner"}),
+    ("project-liver-2026", "MemberAdmitted", PERSON, {**_OF_PROJECT, "principal_id": "token:admin", "role": "viewer"}),
+    ("project-liver-2026", "MemberRemoved", PERSON, {**_OF_PROJECT, "principal_id": "token:admin"}),
+    ("tag-1", "TagSet", PERSON, {**_TAGGED, "value": "motion, says Dr Golden"}),
+    ("tag-1", "TagRemoved", PERSON, _TAGGED),
+    (
+        "cohort-c1",
+        "CohortSaved",
+        PERSON,
+        {
+            "cohort_id": "c1",
+            "subject_id": "cohort-subject-1",
+            "principal_id": "token:reader",
+            "version": 1,
+            "level": "series",
+            "query_sha256": DIGEST,
+            "query": '{"level":"series"}',
+            "title": "Golden livers",
+            "description": "as the golden protocol has them",
+        },
+    ),
+    (
+        "cohort-c1",
+        "CohortRenamed",
+        PERSON,
+        {"cohort_id": "c1", "subject_id": "cohort-subject-1", "title": "Golden livers, all", "description": "golden"},
+    ),
+    ("cohort-c1", "CohortShared", PERSON, {"cohort_id": "c1", **_OF_PROJECT}),
+    ("cohort-c1", "CohortUnshared", PERSON, {"cohort_id": "c1", **_OF_PROJECT}),
+    ("cohort-c1", "CohortDeleted", PERSON, {"cohort_id": "c1"}),
+    (
+        "dataset-d1",
+        "DatasetCreated",
+        PERSON,
+        {**_OF_DATASET, **_OF_PROJECT, "title": "Livers of the Golden Hospital", "description": "golden"},
+    ),
+    (
+        "dataset-d1",
+        "DatasetTermsSet",
+        PERSON,
+        {
+            **_OF_DATASET,
+            "license": "CC-BY-4.0",
+            "intended_uses": ["research", "education"],
+            "license_text": "ask Dr Golden",
+            "use_note": "golden segmentation of livers",
+            "consent": '{"level":"subject"}',
+        },
+    ),
+    (
+        "dataset-d1",
+        "DatasetFrozen",
+        PERSON,
+        {
+            **_OF_DATASET,
+            "version": 1,
+            "at_position": 12,
+            "level": "series",
+            "query_sha256": DIGEST,
+            "cohort_id": "c1",
+            "cohort_version": 1,
+            "members_sha256": "cd" * 32,
+            "members_bytes": 512,
+            "subjects_count": 1,
+            "studies_count": 1,
+            "series_count": 1,
+            "instances_count": 2,
+            "bytes": 1_052_003,
+            "query": '{"level":"series"}',
+        },
+    ),
+    (
+        "dataset-d1",
+        "DatasetSplit",
+        PERSON,
+        {
+            "dataset_id": "d1",
+            "version": 1,
+            "seed": "7",
+            "parts": [
+                {"name": "train", "share": 0.75, "subjects_count": 1},
+                {"name": "test", "share": 0.25, "subjects_count": 0},
+            ],
+            "stratified_by": ["sex"],
+            "by_hand": False,
+            "kept_count": 0,
+            "left_out_count": 0,
+            "assignment_sha256": "ef" * 32,
+            "assignment_bytes": 64,
+        },
+    ),
+    (
+        "export-00c0ffee00c0ffee00c0ffee00c0ffee",
+        "DatasetExported",
+        PERSON,
+        {
+            "dataset_id": "d1",
+            "export_id": "00c0ffee00c0ffee00c0ffee00c0ffee",
+            "version": 1,
+            "purpose": "research",
+            "layouts": ["bids", "csv"],
+            "manifest_sha256": "ab" * 32,
+            "files_count": 12,
+            "bytes": 1_052_003,
+            "subjects_count": 1,
+            "left_out_count": 0,
+        },
+    ),
+]
+_FACETS: list[S] = [
+    ("facets", "FacetAdded", PERSON, {"element": "VariableFlipAngleFlag"}),
+    ("facets", "FacetRemoved", PERSON, {"element": "VariableFlipAngleFlag"}),
+]
+STORY: list[S] = [*_LIFE, *_SINCE, *_CURATION, *_FACETS]
 """Stream, event type, principal and fields."""

@@ -26,10 +26,10 @@ from eventlog.log import EventLog
 from eventlog.schema import migrate
 from eventlog.settings import LogSettings
 from eventlog.vault import make_key_encryption_key
+from projections.catalogue import all_projections
 from projections.digest import table_digests
 from projections.projection import schema_name
 from projections.runner import Runner
-from server.services import all_projections
 
 READ_MODELS = FOLDER / "read_models.json"
 

@@ -9,10 +9,10 @@ from golden.write_read_models import READ_MODELS, digests
 from golden_log import golden_log, names
 
 from eventlog.log import EventLog
+from projections.catalogue import all_projections
 from projections.checkpoint import statuses
 from projections.projection import schema_name
 from projections.verification import verify
-from server.services import all_projections
 
 HOW = (
     "other rows of the same events need a new version of the projection (a version that no release has had may keep its number: take"

@@ -12,18 +12,23 @@ from pathlib import Path
 
 import asyncpg
 import httpx
+import pytest
 import uvicorn
 from archive_history import append_studies, subject_of
-from running_site import free_port
+from listening_site import KEEP_ALIVE_S
+from ports import free_port
 from served_site import Site, served_site
 
+from projections.catalogue import projections
 from projections.fhir.projection import SCHEMA
 from projections.fhir.vocabulary import study_id
 from projections.projection import schema_name
 from projections.rebuild import Progress, rebuild
 from projections.schemas import beside
 from server.app import create_app
-from server.services import Services, projections
+from server.services import Services
+
+pytestmark = pytest.mark.slow
 
 READERS = 6
 REQUESTS = [
@@ -50,7 +55,10 @@ def without_position(answer: bytes) -> bytes:
 async def over_http(services: Services) -> AsyncIterator[str]:
     """The application behind a socket."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(services), host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
+    app = create_app(services)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off", timeout_keep_alive=KEEP_ALIVE_S)
+    )
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

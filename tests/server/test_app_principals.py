@@ -22,7 +22,8 @@ from server.auth.tokens import create_token
 from server.services import Services, open_services
 from server.settings import ServerSettings
 
-OPEN = {"/health/live", "/health/ready", "/fhir/.well-known/smart-configuration"}
+GRAPHIQL = {f"/graphql/{name}" for name in ("graphiql.js", "graphiql.css", "react.js", "react-dom.js", "page.js", "examples.json")}
+OPEN = {"/health/live", "/health/ready", "/fhir/.well-known/smart-configuration", *GRAPHIQL}
 ASSERTED = {"/auth/token"}
 """Who asks there shows an assertion in place of a token."""
 VALUES = {
@@ -95,6 +96,8 @@ async def test_no_route_answers_a_principal_without_its_scope(site: Site) -> Non
         "/dicomweb": {"dicom:read", "dicom:write"},
         "/metrics": {"metrics:read"},
         "/audit": {"audit:read"},
+        "/graphql": {"cohorts:read"},
+        "/datasets": {"datasets:export"},
         "/reviews": {"reviews:write"},
         "/signers": {"reviews:write"},
         "/events": {"reviews:write"},

@@ -29,10 +29,12 @@ from served_site import Site, served_site
 from domain.principal import device
 from domain.subject import SubjectErased
 from eventlog.envelope import NewEvent, StreamAppend
+from projections.catalogue import projections
 from projections.fhir.projection import CURATED
 from projections.fhir.vocabulary import index_id, observation_id, selection_id, study_id
 from projections.rebuild import rebuild
-from server.services import projections
+
+pytestmark = pytest.mark.slow
 
 SCOPES = ("fhir:read", "identities:read", "audit:read", "dicom:read")
 FINDING = key_of(1, 1, "liver")

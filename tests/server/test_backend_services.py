@@ -145,7 +145,7 @@ NOW = int(time.time())
         ({"jti": 5}, "jti"),
         ({"jti": "x" * 1001}, "jti"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "".join(value),  # without the time, which is another in each process of a run
 )
 async def test_a_wrong_or_missing_claim_is_refused(site: Site, client_id: str, claims: dict[str, Any], said: str) -> None:
     assert said in refused(await ask(site, assertion(client_id, **claims)), "invalid_client")
@@ -333,6 +333,7 @@ async def test_keys_that_cannot_be_fetched_are_no_keys(site: Site, publisher: Pu
         (jwks(ECKey.generate_key("P-256", {"kid": "a"})), "ES384"),
         (json.dumps({"keys": [{name: value for name, value in RSA.as_dict(private=False).items() if name != "kid"}]}), "id"),
     ],
+    ids=["no JSON", "no key", "RSA, private", "symmetric", "of P-256", "without an id"],
 )
 async def test_keys_that_are_of_no_use_are_not_registered(site: Site, keys: str, said: str) -> None:
     with pytest.raises(SettingRefused, match=said):

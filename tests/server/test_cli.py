@@ -17,6 +17,8 @@ from eventlog.envelope import NewEvent, StreamAppend
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
 
+pytestmark = pytest.mark.slow
+
 
 class Shell:
     """`anamnesis …` with settings of its own."""

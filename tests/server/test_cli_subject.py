@@ -20,6 +20,8 @@ from eventlog.embedded import EmbeddedPostgres
 from eventlog.log import EventLog
 from eventlog.settings import LogSettings
 
+pytestmark = pytest.mark.slow
+
 NUMBER, ISSUER, REASON = "MRNCLI4711", "CLINIC", "a court asks for the images"
 NOBODY = "8a1f9a52-5d1c-5e0f-8f3e-0d1d5f3b7a11"
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 import uvicorn
+from listening_site import KEEP_ALIVE_S
 from served_site import Site, served_site
 
 from server.app import create_app
@@ -54,7 +55,7 @@ async def found(site: Site, value: str) -> list[dict[str, Any]]:
 async def over_tcp(services: Services) -> AsyncIterator[str]:
     """The application on a port of its own; gives its URL."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=256)
-    server = uvicorn.Server(uvicorn.Config(create_app(services), log_level="warning", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(create_app(services), log_level="warning", lifespan="off", timeout_keep_alive=KEEP_ALIVE_S))
     serving = asyncio.create_task(server.serve([listening]))
     while not server.started:
         await asyncio.sleep(0.01)

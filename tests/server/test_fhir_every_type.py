@@ -14,10 +14,10 @@ import rich_resources
 from rich_resources import rich_resource
 from served_site import Site, served_site, slice_of
 
+from projections.catalogue import projections
 from projections.checkpoint import statuses
 from projections.fhir.definitions import resource_types
 from projections.verification import verify
-from server.services import projections
 
 SIX = ("Citation", "CodeSystem", "DeviceDefinition", "InsurancePlan", "MeasureReport", "PackagedProductDefinition", "Questionnaire")
 DEPTHS = {"ClaimResponse": 7, "ExplanationOfBenefit": 7, **dict.fromkeys(SIX, 6), **dict.fromkeys(("Contract", "StructureMap"), 4)}

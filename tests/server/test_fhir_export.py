@@ -21,7 +21,7 @@ from served_site import LIVER, LUNG, PLANTED_MRN, PLANTED_NAME, Site, served_sit
 
 from domain.access import AccessesRecorded, Action
 from server.audit import recorder
-from server.fhir.export import exporter
+from server.exports import making
 from server.fhir.export.jobs import FOLDER
 
 STUDY, OTHER = "1.2.840.21.1", "1.2.840.21.2"
@@ -321,7 +321,7 @@ async def test_no_more_are_made_at_once_than_the_setting_says(embedded_server: s
 
 
 async def test_it_expires(embedded_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter, "SWEEP_S", 0.1)
+    monkeypatch.setattr(making, "SWEEP_S", 0.1)
     async with served_site(embedded_server, tmp_path, fhir_export_keep_hours=2 / 3600) as site:
         await site.store(slice_of(STUDY, 1))
         begun = await kick_off(site, "$export")

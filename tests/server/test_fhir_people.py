@@ -17,10 +17,10 @@ from served_site import Site, erase, served_site, slice_of
 
 from domain.clinical_record import ClinicalRecordWritten
 from domain.ids import subject_stream
+from projections.catalogue import projections
 from projections.fhir.vocabulary import DIFFERS_EXTENSION, SUBJECT_SYSTEM
 from projections.projection import schema_name
 from projections.verification import verify
-from server.services import projections
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ISSUER, SYSTEM = "HOSPITAL-A", "http://hospital-a.example/mrn"

@@ -16,9 +16,9 @@ from served_site import LIVER, LUNG, Site, served_site, slice_of
 from domain.findings import finding_key
 from domain.ids import series_stream
 from domain.review import FindingReviewed, Verdict
+from projections.catalogue import projections
 from projections.fhir.vocabulary import observation_id
 from projections.verification import verify
-from server.services import projections
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 STUDY = "1.2.826.0.1.3680043.8.498.82"

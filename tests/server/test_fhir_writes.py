@@ -14,8 +14,8 @@ import pytest_asyncio
 from fhir.resources import get_fhir_model_class
 from served_site import LUNG, Site, served_site, slice_of
 
+from projections.catalogue import projections
 from projections.verification import verify
-from server.services import projections
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 STUDY = "1.2.826.0.1.3680043.8.498.77"

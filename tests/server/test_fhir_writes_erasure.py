@@ -10,9 +10,9 @@ from served_site import Site, erase, served_site, slice_of
 
 from domain.clinical_record import ClinicalRecordWritten
 from domain.ids import record_stream
+from projections.catalogue import projections
 from projections.projection import schema_name
 from projections.verification import verify
-from server.services import projections
 
 PLANTED = "Quirinalda's tibia is broken"
 OF_OTHER = "Nobody else's business"

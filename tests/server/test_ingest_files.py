@@ -70,7 +70,11 @@ def test_an_archive_over_its_budget_is_stopped(tmp_path: Path, monkeypatch: pyte
     assert len(found(tmp_path)) == 2 and {one.reason for one in unusable(tmp_path)} == {"unsafe-archive"}
 
 
-@pytest.mark.parametrize("damage", [b"PK\x03\x04 and then nothing", zipped({"a": b"x" * 5000})[:-30], zipped({"a": b"x" * 5000}, zipfile.ZIP_STORED).replace(b"xxx", b"xyx", 1)])
+@pytest.mark.parametrize(
+    "damage",
+    [b"PK\x03\x04 and then nothing", zipped({"a": b"x" * 5000})[:-30], zipped({"a": b"x" * 5000}, zipfile.ZIP_STORED).replace(b"xxx", b"xyx", 1)],
+    ids=["a start alone", "cut off", "other bytes"],
+)
 def test_a_broken_zip_is_reported(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(damage)
     assert [one.reason for one in unusable(tmp_path)] == ["unreadable"]

@@ -18,6 +18,8 @@ from domain.findings import finding_key
 from projections.fhir.vocabulary import study_id
 from server.auth.scopes import SCOPES
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("ANAMNESIS_TEST_OPENAPI_EXAMPLES", "6"))
 """Random requests of each route. In a long run, with more, every edge of each schema is tried besides: minutes."""
 LONG = 50

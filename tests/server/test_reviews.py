@@ -22,11 +22,12 @@ from domain.review import FindingReviewed
 from domain.signature import EventSigned, SignerEnrolled
 from eventlog.schema import migrate
 from eventlog.vault import make_key_encryption_key
+from projections.catalogue import all_projections
 from projections.checkpoint import wait_for
 from projections.fhir.vocabulary import index_id, observation_id
 from server.app import create_app
 from server.auth.tokens import create_token
-from server.services import Services, all_projections, open_services
+from server.services import Services, open_services
 from server.settings import ServerSettings
 
 PASSPHRASE = "correct horse battery"

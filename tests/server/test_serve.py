@@ -15,15 +15,12 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from ports import free_port
 from pynetdicom import AE
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 90.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -131,6 +128,20 @@ def test_a_database_that_was_killed_is_started_again(server: Server) -> None:
     wait_until(lambda: server.database_process() not in (None, database), "the database was not started again")
     server.wait_ready()
     assert server.process.poll() is None
+
+
+def test_no_process_outlives_a_server_that_was_killed(server: Server) -> None:
+    server.wait_ready()
+    children, database = psutil.Process(server.process.pid).children(), server.database_process()
+    assert database is not None
+    assert any("server.projecting" in child.cmdline() for child in children)
+    server.process.kill()
+    server.process.wait()
+    try:
+        ours = [child.pid for child in children if child.pid != database]
+        wait_until(lambda: not any(runs(pid) for pid in ours), "a process goes on")
+    finally:
+        os.kill(database, signal.SIGKILL)  # it would wait for the next server
 
 
 def test_a_port_that_is_taken_ends_it_with_a_word_and_leaves_no_database(folder: Path) -> None:

@@ -32,6 +32,8 @@ from projections.fhir.search.site import CURRENT, Added, Known, site_of
 from server.fhir.outcome import FhirError
 from server.fhir.search import Search
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 EXPRESSIONS = {
     "token": ["Observation.bodySite", "Observation.interpretation"],  # the rows of the first are there: the guide has it, too

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from served_site import Site, served_site
 from smart_world import OF_PATIENT, TYPES, Json, Scope, Version, World, make, patients_of, scopes, world
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 grants = st.lists(scopes(["r", "s", "rs", "rs", "cruds"]), min_size=1, max_size=3)
 
 

@@ -25,9 +25,9 @@ from domain.subject import LegalBasis
 from eventlog.aggregate import execute, load
 from eventlog.errors import SubjectKeyDestroyed
 from eventlog.log import EventLog
+from projections.catalogue import projections
 from server.erasure.eraser import Eraser
 from server.intake import Intake
-from server.services import projections
 from server.subjects import confirm_erasure, request_erasure, status_of
 from workers.indexing import Indexer, Outcome, Task
 from workers.segmentation import Segmentation

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import asyncpg
 import psutil
+import pytest
 
 from domain.principal import Principal, PrincipalKind
 from domain.series import IndexingFailed, IndexingRequested, SeriesIndexed
@@ -21,6 +22,8 @@ from workers.lease_holders import held
 from workers.process import open_worker
 from workers.requesting import ask
 from workers.settings import WorkerSettings
+
+pytestmark = pytest.mark.slow
 
 READER = Principal(id="person:reader", kind=PrincipalKind.PERSON)
 PATIENCE_S = 60.0

@@ -18,6 +18,8 @@ from eventlog.log import EventLog
 from workers.segmenters.totalsegmentator import TotalSegmentatorSegmenter
 from workers.settings import WorkerSettings
 
+pytestmark = pytest.mark.slow
+
 
 def _tiny_weights():  # type: ignore[no-untyped-def]
     spec = importlib.util.spec_from_file_location("tiny_weights", Path(__file__).with_name("tiny_weights.py"))

@@ -1,4 +1,4 @@
-"""Makes the exports that were asked for, whichever server of the site took the request, and goes on with those that a killed one left.
+"""Makes Bulk Data exports.
 
 What is written is the same whenever and however often it is interrupted: everything is read as of one position, in one order, and a file
 that is longer than what was noted is cut back to that. Before anything is noted, its bytes are on the disk and whose data they are is
@@ -8,11 +8,7 @@ in the log: nobody is handed a file of which the log does not say so.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import logging
 import os
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,25 +18,21 @@ import asyncpg
 import msgspec
 
 from domain.access import Action
-from eventlog.appender import CONNECTION_ERRORS
 from eventlog.envelope import instant
-from eventlog.errors import LogUnavailable
-from eventlog.leases import lease
 from projections.errors import ProjectionBehind
 from projections.fhir.projection import SCHEMA
 from server.audit.reads import subjects_of
 from server.audit.recorder import append_accesses, one_access
+from server.exports.jobs import DONE
+from server.exports.making import Maker, NotWanted
 from server.fhir.bundles import shown_bodies
 from server.fhir.export.contents import DELETED, IGNORED, OUTPUT, Deletions, Step, statement_of, steps_of
-from server.fhir.export.jobs import DONE, FAILED, Asked, File, Job, Jobs, Progress, lease_key
+from server.fhir.export.jobs import Asked, File, Job, Jobs, Progress, kept
 from server.fhir.outcome import issue
 from server.fhir.representation import Representation
 from server.fhir.state import reached_position
 from server.services import Services
 
-LOOK_S = 1.0
-SWEEP_S = 30.0
-RETRY_S = 1.0
 LINES_A_FILE = 100_000
 LINES_A_NOTE = 5_000
 """So many are written anew, at most, after a kill."""
@@ -51,103 +43,21 @@ DELETIONS_A_BUNDLE = 500
 SUBJECTS_AN_ACCESS = 500
 SUBJECTS_REMEMBERED = 100_000
 """Each is recorded once for an export, while there are no more than these."""
-DISK_FULL, UNWRITABLE, UNKNOWN = "disk-full", "unwritable", "exception"
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_PASSING = (
-    LogUnavailable,
-    ProjectionBehind,
-    ConnectionError,
-    *(one for one in CONNECTION_ERRORS if one is not OSError),
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-)
-"""What may be better when it is tried again."""
-_logger = logging.getLogger(__name__)
 
 
-class NotWanted(Exception):
-    """Raised when an export was cancelled, or an erasure took it, while it was being made."""
+def exporter(services: Services) -> Maker[Asked, Progress]:
+    """Makes what was asked for, until it is cancelled."""
+    jobs = kept(services.log, services.settings.data_dir)
 
+    async def make(job: Job, asked: Asked) -> None:
+        await _Making(services, jobs, job, asked).run()
 
-class Exporter:
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._jobs = Jobs(services.log, services.settings.data_dir)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        swept = float("-inf")
-        keep = timedelta(hours=self._services.settings.fhir_export_keep_hours)
-        try:
-            while True:
-                self._services.export_asked.clear()
-                try:
-                    wanted = await self._jobs.running()
-                    if wanted and await self._is_readable():
-                        self._take_up(wanted)
-                    if time.monotonic() - swept > SWEEP_S:
-                        swept = time.monotonic()
-                        await self._jobs.expire(keep)
-                        await self._jobs.sweep()
-                except (*_PASSING, OSError, asyncpg.PostgresError) as error:
-                    _logger.warning("exports cannot be looked for now (%s)", type(error).__name__)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
-                        await self._services.export_asked.wait()
-        finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
-    def _take_up(self, export_ids: Sequence[str]) -> None:
-        for export_id, task in list(self._tasks.items()):
-            if task.done():
-                del self._tasks[export_id]
-                if (error := task.exception()) is not None:
-                    _logger.warning("an export is interrupted (%s), and will go on", type(error).__name__)
-        for export_id in export_ids:
-            if export_id not in self._tasks:
-                self._tasks[export_id] = asyncio.create_task(self._make(export_id))
-
-    async def _is_readable(self) -> bool:
+    async def is_readable() -> bool:
         """A read model that is being built for the first time holds only the beginning of the log."""
-        return bool(
-            await self._services.pool.fetchval(
-                "SELECT built FROM projection_checkpoint WHERE name || '_v' || version = $1", SCHEMA
-            )
-        )
+        return bool(await services.pool.fetchval("SELECT built FROM projection_checkpoint WHERE name || '_v' || version = $1", SCHEMA))
 
-    async def _make(self, export_id: str) -> None:
-        with contextlib.suppress(*_PASSING):  # taken up again, here or by another server
-            async with lease(self._services.log, lease_key(export_id)) as ours:
-                if not ours:
-                    return
-                job = await self._jobs.find(export_id)
-                if job is None or job.asked is None:
-                    return
-                try:
-                    await _Making(self._services, self._jobs, job, job.asked).run()
-                    return
-                except NotWanted:
-                    pass
-                except asyncpg.QueryCanceledError:  # no better when it is tried again: the database gives a statement so much time
-                    _logger.error("an export has failed: the database ended one of its statements")
-                    await self._jobs.end(export_id, FAILED, UNKNOWN)
-                except _PASSING as error:
-                    _logger.warning("an export is interrupted (%s), and will go on", type(error).__name__)
-                    await asyncio.sleep(RETRY_S)
-                    return
-                except OSError as error:
-                    _logger.error(
-                        "an export has failed: its files cannot be written (%s)", errno.errorcode.get(error.errno or 0)
-                    )
-                    await self._jobs.end(export_id, FAILED, DISK_FULL if error.errno in _FULL else UNWRITABLE)
-                except Exception as error:
-                    _logger.exception("an export has failed (%s)", type(error).__name__)
-                    await self._jobs.end(export_id, FAILED, UNKNOWN)
-                await self._jobs.remove_files(export_id)
+    keep = timedelta(hours=services.settings.fhir_export_keep_hours)
+    return Maker(services.log, jobs, make, asked_for=services.export_asked, keep=keep, is_ready=is_readable)
 
 
 class _Making:

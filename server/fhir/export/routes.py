@@ -18,11 +18,12 @@ from fastapi.routing import APIRoute
 from eventlog.envelope import instant
 from projections.fhir.vocabulary import POSITION_SYSTEM
 from server.auth.principals import Authenticated, requires
+from server.exports.jobs import DONE, ERASED, FAILED, TooMany
+from server.exports.making import DISK_FULL
 from server.fhir.access import may_see_what
 from server.fhir.export.asking import asked_of
 from server.fhir.export.contents import steps_of
-from server.fhir.export.exporter import DISK_FULL
-from server.fhir.export.jobs import DONE, ERASED, FAILED, Asked, Job, Jobs, TooMany
+from server.fhir.export.jobs import Asked, Job, Jobs, kept
 from server.fhir.outcome import FhirError, outcome
 from server.fhir.preferences import preferences
 from server.fhir.route import READ, FhirRoute, Reader, base_url
@@ -156,7 +157,7 @@ async def _start(request: Request, reader: Authenticated, resource_type: str, re
     known = await reached_position(services)
     asked = await asked_of(request, reader, resource_type, resource_id)
     try:
-        export_id = await _jobs(request).start(asked, known, services.settings.fhir_exports)
+        export_id = await _jobs(request).start(asked, reader.principal.id, known, services.settings.fhir_exports)
     except TooMany:
         error = FhirError(
             429, "throttled", f"{services.settings.fhir_exports} exports are being made: try again when one has ended"
@@ -186,7 +187,7 @@ def _of_type(resource_type: str, wanted: str) -> str:
 
 def _jobs(request: Request) -> Jobs:
     services: Services = request.app.state.services
-    return Jobs(services.log, services.settings.data_dir)
+    return kept(services.log, services.settings.data_dir)
 
 
 def _expires(request: Request, job: Job) -> datetime:

@@ -127,7 +127,7 @@ class _Attempt:
         known = {target.key for one, target in parts if not target.is_new and not _is_answered(one, target)}
         states = {target.key: (unwritten(target.key), 0) for target in targets}
         if known:
-            states.update(await load_records(self._services.log, sorted(known)))
+            states.update(await self._standing_of(sorted(known)))
         for one, target in zip(self._interactions, targets, strict=True):
             if target.key in known:
                 await self._rights.check_standing(one, target.key, _standing(target.key, states[target.key][0]))
@@ -146,7 +146,7 @@ class _Attempt:
                 await self._rights.check_made(one, {**resource, "id": target.key[1]}, is_new=is_new)
         people_at = await self._check_people(targets, states, resources)
         patients = Patients(self._base, {targets[nth].key[1]: resources[nth] is not None for nth in people_at})
-        await patients.ask(self._services.pool, [one for one in resources if one is not None])
+        await patients.ask(self._services, [one for one in resources if one is not None])
         made: list[tuple[Written, list[Event]]] = []
         for nth, (one, target, resource) in enumerate(zip(self._interactions, targets, resources, strict=True)):
             made.append((_UNDECIDED, []) if nth in acts else _decided(one, target, states[target.key][0], resource, patients))
@@ -184,6 +184,11 @@ class _Attempt:
             return await _outcome(acts, written, appended.last, is_readable=False)
         return await _outcome(acts, written, appended.last)
 
+    async def _standing_of(self, keys: list[Key]) -> dict[Key, tuple[State, int]]:
+        if len(keys) > 1:
+            return await load_records(self._services.log, keys)
+        return {key: await self._services.ask(_records, key) or (unwritten(key), 0) for key in keys}
+
     async def _provenance(
         self,
         told: Interaction,
@@ -202,7 +207,7 @@ class _Attempt:
         self._rights.check_type(told)
         await self._rights.check_made(told, {**resource, "id": key[1]}, is_new=True)
         patients = Patients(self._base, {one.resource_id: True for one in of if one.resource_type == people.TYPE})
-        await patients.ask(self._services.pool, [resource])
+        await patients.ask(self._services, [resource])
         await validity.check(self._services, [(told.resource_at, key[1], resource)])
         _, events = _decided(told, _Target(key=key, is_new=True), unwritten(key), resource, patients)
         return StreamAppend(stream=record_stream(*key), events=[NewEvent(event=event) for event in events], expected_version=0)
@@ -245,7 +250,7 @@ class _Attempt:
             assert isinstance(state, StoredPatient)
             at = self._interactions[nth].resource_at
             changes.append(Change(patient_id=targets[nth].key[1], before=state.person.written, after=resources[nth], at=at))
-        return await Numbers(self._services.log, systems).appends(changes, self._asker)
+        return await Numbers(self._services.log, systems).appends(changes, self._asker, self._position)
 
     async def _target(self, one: Interaction, new_id: str, free_id: str) -> _Target:
         if one.condition is None:
@@ -296,6 +301,10 @@ class _Attempt:
                     raise FhirError(412, "multiple-matches" if found else "not-found", "a conditional reference has to find just one", where)
                 links.add_condition(written, (resource_type, found[0][0]))
         return [None if resource is None else links.resolved(resource) for resource in sent]
+
+
+async def _records(services: Services, keys: list[Key]) -> dict[Key, tuple[State, int]]:
+    return await load_records(services.log, keys)
 
 
 _UNDECIDED = Written(status=200, resource_type="", resource_id="", version=0)

@@ -1,7 +1,7 @@
 """What comes in: JSON with its decimals as they are written, of the type that the URL says, with the structure of R5.
 
-Structure (elements, cardinality, types, the form of primitives) is checked by the models of fhir.resources, and nothing else of them
-is kept: what is stored is what the client sent.
+Structure (elements, cardinality, types, the form of primitives) is checked by the models of fhir.resources, where it cannot be told for
+less (well_formed), and nothing else of them is kept: what is stored is what the client sent.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from projections.fhir.search.rows import add_rows, no_rows
 from projections.fhir.vocabulary import LOG_ENTRY_EXTENSION, Json
 from server.fhir.negotiation import JSON_TYPES
 from server.fhir.outcome import FhirError, issue
+from server.fhir.writing.well_formed import is_well_formed
 
 MAX_BODY_BYTES = 48 * 1024 * 1024
 """Below what one event holds."""
@@ -80,25 +81,39 @@ def resource_in(tree: Any, resource_type: str, at: str = "") -> Json:
 def checked(resource: Json, at: str = "") -> Json:
     """The resource if its structure is R5's, less what the server says itself (id, version, time). Raises Refused (400)."""
     kind = resource["resourceType"]
-    empty = [issue("structure", "nothing in R5's JSON is empty or null", expression=where) for where in _empty(resource, at or kind)]
+    if not is_well_formed(resource):
+        _judge(resource, at or kind)
+    kept = _kept(resource, at)
+    try:
+        add_rows({**kept, "id": "x"}, 1, no_rows())  # what cannot be indexed would stop the read model, and everybody with it
+    except Exception:
+        raise FhirError(422, "not-supported", f"this {kind} holds a value by which it cannot be found", at or kind) from None
+    return kept
+
+
+def _judge(resource: Json, at: str) -> None:
+    """By fhir.resources. Raises Refused, FhirError (400)."""
+    kind = resource["resourceType"]
+    empty = [issue("structure", "nothing in R5's JSON is empty or null", expression=where) for where in _empty(resource, at)]
     if empty:
         raise Refused(400, empty[:MOST_ISSUES])
     try:
         get_fhir_model_class(kind).model_validate(resource)
     except ValidationError as error:
-        raise Refused(400, _issues(error, at or kind)) from None
+        raise Refused(400, _issues(error, at)) from None
     except (ValueError, TypeError, AssertionError, RecursionError, LookupError, AttributeError):
-        raise FhirError(400, "structure", f"this {kind} cannot be read as R5", at or kind) from None
+        raise FhirError(400, "structure", f"this {kind} cannot be read as R5", at) from None
+
+
+def _kept(resource: Json, at: str) -> Json:
+    """Less what the server says itself. Raises FhirError (422)."""
     if _says_log_entry(resource):
-        raise FhirError(422, "business-rule", "only this server says where in its log something stands", f"{at or kind}.extension")
+        expression = f"{at or resource['resourceType']}.extension"
+        raise FhirError(422, "business-rule", "only this server says where in its log something stands", expression)
     kept = {name: value for name, value in resource.items() if name not in ("id", "_id", "meta")}
     meta = {name: value for name, value in resource.get("meta", {}).items() if name.lstrip("_") not in _BY_SERVER}
     if meta:
         kept["meta"] = meta
-    try:
-        add_rows({**kept, "id": "x"}, 1, no_rows())  # what cannot be indexed would stop the read model, and everybody with it
-    except Exception:
-        raise FhirError(422, "not-supported", f"this {kind} holds a value by which it cannot be found", at or kind) from None
     return kept
 
 

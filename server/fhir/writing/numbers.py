@@ -15,6 +15,7 @@ from domain.event import Event
 from domain.ids import subject_stream
 from domain.subject import SubjectJoined, SubjectParted
 from eventlog.envelope import NewEvent, StreamAppend
+from eventlog.errors import VersionConflict
 from eventlog.log import EventLog
 from projections.fhir.vocabulary import Json
 from server.auth.principals import Authenticated
@@ -38,8 +39,9 @@ class Numbers:
         self._log = log
         self._issuers = {system: issuer for issuer, system in systems.items()}
 
-    async def appends(self, changes: Sequence[Change], asker: Authenticated) -> list[StreamAppend]:
-        """What is to be said of the numbers that Patients get and lose. Raises FhirError (409) for one that is somebody else's."""
+    async def appends(self, changes: Sequence[Change], asker: Authenticated, searched_at: int | None = None) -> list[StreamAppend]:
+        """What is to be said of the numbers that Patients get and lose. Raises FhirError (409) for one that is somebody else's, and
+        VersionConflict where it became so since ``searched_at``: a search for it might find them now."""
         gained: dict[str, tuple[Change, str]] = {}
         lost: dict[str, Change] = {}
         for change in changes:
@@ -61,6 +63,8 @@ class Numbers:
             if known is not None and isinstance(known.event, SubjectJoined) and known.event.into_subject_id == change.patient_id:
                 continue
             if known is not None and not isinstance(known.event, SubjectParted):
+                if searched_at is not None and known.position > searched_at:
+                    raise VersionConflict(known.stream, 0, known.version)
                 owner = known.event.into_subject_id if isinstance(known.event, SubjectJoined) else subject_id
                 raise _taken(owner, asker, f"{change.at}{where}")
             event: Event = SubjectJoined(subject_id=subject_id, into_subject_id=change.patient_id)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import asyncpg
-
 from domain.clinical_record import own_subject_id
 from domain.ids import subject_stream
 from projections.fhir.patients import patient_id, patient_references
 from projections.fhir.vocabulary import Json
 from server.fhir.outcome import FhirError
+from server.services import Services
 
 _SUBJECTS = """
 SELECT s.id, EXISTS (SELECT FROM event e WHERE e.stream = s.stream AND e.type = 'SubjectRegistered') OR coalesce((
@@ -30,12 +29,12 @@ class Patients:
         self._prefix = f"{base}/"
         self._found: dict[str, tuple[bool, bool]] = {one: (is_made, False) for one, is_made in made.items()}
 
-    async def ask(self, pool: asyncpg.Pool, resources: Sequence[Json]) -> None:
-        ids = {one for resource in resources for _, one in self._named(resource)} - self._found.keys()
-        if ids:
-            wanted = sorted(ids)
-            rows = await pool.fetch(_SUBJECTS, wanted, [subject_stream(one) for one in wanted])
-            self._found.update({row["id"]: (row["is_known"], row["is_going"]) for row in rows})
+    async def ask(self, services: Services, resources: Sequence[Json]) -> None:
+        ids = sorted({one for resource in resources for _, one in self._named(resource)} - self._found.keys())
+        if len(ids) == 1:
+            self._found[ids[0]] = await services.ask(_subjects, ids[0]) or (False, False)
+        elif ids:
+            self._found.update(await _subjects(services, ids))
 
     def subject_of(self, resource: Json, resource_id: str, at: str = "") -> str:
         """A patient's, where it is one or names just one. Raises FhirError (422) for a patient that is not there."""
@@ -54,3 +53,9 @@ class Patients:
     def _named(self, resource: Json) -> list[tuple[str, str]]:
         found = ((path, patient_id(written.removeprefix(self._prefix))) for path, written in patient_references(resource))
         return [(path, one) for path, one in found if one is not None]
+
+
+async def _subjects(services: Services, ids: list[str]) -> dict[str, tuple[bool, bool]]:
+    """Whether each is known, and whether it is being erased."""
+    rows = await services.pool.fetch(_SUBJECTS, ids, [subject_stream(one) for one in ids])
+    return {row["id"]: (row["is_known"], row["is_going"]) for row in rows}

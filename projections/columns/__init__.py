@@ -1,0 +1,1 @@
+"""The cohort rows as columns in memory: dictionary-encoded, versioned, counted at the speed of memory."""

@@ -1,0 +1,1 @@
+"""What there is, as GraphQL types: subjects, studies, series, instances, findings, facts and tags."""
