@@ -19,7 +19,7 @@ from projections.checkpoint import move
 from projections.errors import RebuildRunning
 from projections.projection import Projection, schema_name
 from projections.replay import EVENTS_A_BATCH, finish, is_finished, replay, writing_session
-from projections.schemas import beside, complete, create, drop, schemas_key, swap, sweep
+from projections.schemas import SWEEP_S, beside, complete, create, drop, schemas_key, swap, sweep
 
 GRACE_S = 3.0
 """From the switch until the old tables are dropped: readers may hold a snapshot in which the new ones are empty."""
@@ -51,7 +51,7 @@ async def rebuild(
     The live tables and the checkpoint must be there (Runner.prepare). Raises RebuildRunning, UnknownEventType, and whatever apply
     raises; the live read model is then as it was.
     """
-    async with lease(log, schemas_key(projection)) as ours, writing_session(log) as connection:
+    async with lease(log, schemas_key(projection), patience_s=SWEEP_S) as ours, writing_session(log) as connection:
         if not ours:
             raise RebuildRunning(f"projection {projection.name} is being rebuilt or verified: wait until that ends")
         await sweep(connection, projection)

@@ -24,6 +24,9 @@ DROP_LOCK_TIMEOUT = "200ms"
 DROP_PAUSE_S = 0.5
 """A table is dropped when no reader holds it; a drop that waits longer would keep readers waiting behind it."""
 
+SWEEP_S = 2.0
+"""Whoever rebuilds or verifies waits so long for the lease: a process that has just begun to lead holds it while it sweeps."""
+
 _logger = logging.getLogger(__name__)
 
 

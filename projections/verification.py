@@ -20,7 +20,7 @@ from projections.errors import ProjectionIncomplete, RebuildRunning, WorkLeft
 from projections.projection import Projection, schema_name
 from projections.rebuild import Progress
 from projections.replay import finish, is_finished, replay, writing_session
-from projections.schemas import complete, create, drop, schemas_key, shadow, sweep
+from projections.schemas import SWEEP_S, complete, create, drop, schemas_key, shadow, sweep
 
 ROWS_LOOKED_AT = 1000
 """Of the rows that one side has and the other has not, so many are read to find the first by its key."""
@@ -72,7 +72,7 @@ async def verify(
 
     Raises RebuildRunning, ProjectionIncomplete while it has never held the whole log, WorkLeft, UnknownEventType, and whatever apply raises.
     """
-    async with lease(log, schemas_key(projection)) as ours, writing_session(log) as connection:
+    async with lease(log, schemas_key(projection), patience_s=SWEEP_S) as ours, writing_session(log) as connection:
         if not ours:
             raise RebuildRunning(f"projection {projection.name} is being rebuilt or verified: wait until that ends")
         await sweep(connection, projection)

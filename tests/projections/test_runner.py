@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import asyncpg
@@ -12,11 +13,14 @@ from domain.event import Event
 from domain.principal import device
 from domain.study import StudyRegistered, StudySubjectDisputed
 from eventlog.envelope import NewEvent, RecordedEvent, StreamAppend
+from eventlog.leases import lease
 from eventlog.log import EventLog
 from projections.checkpoint import reached, wait_for
 from projections.digest import table_digests
-from projections.errors import ProjectionBehind, UnknownProjection
+from projections.errors import ProjectionBehind, RebuildRunning, UnknownProjection
 from projections.runner import Runner
+from projections.schemas import SWEEP_S, schemas_key
+from projections.verification import verify
 
 
 class StudyList:
@@ -116,6 +120,34 @@ async def test_a_rebuild_gives_the_same_bytes_while_the_log_grows(event_log: Eve
         await runner.rebuild("studies")
         assert await table_digests(connection, StudyList()) == before
     assert await uids(event_log) == [*(str(n) for n in range(40)), "more"]
+
+
+async def test_a_rebuild_waits_for_a_sweep_and_is_refused_beside_another(event_log: EventLog) -> None:
+    runner = Runner(event_log, [StudyList()])
+    await append(event_log, "a")
+    await runner.catch_up()
+
+    async def hold(seconds: float) -> None:
+        async with lease(event_log, schemas_key(StudyList())) as had:
+            assert had
+            held.set()
+            await asyncio.sleep(seconds)
+
+    for seconds, refused in ((SWEEP_S / 8, False), (SWEEP_S * 4, True)):
+        held = asyncio.Event()
+        holder = asyncio.create_task(hold(seconds))
+        await held.wait()
+        for work in (runner.rebuild("studies", grace_s=0), verify(event_log, StudyList())):
+            with pytest.raises(RebuildRunning) if refused else contextlib.nullcontext():
+                await work
+        holder.cancel()
+        await asyncio.gather(holder, return_exceptions=True)
+
+
+async def test_a_lease_that_has_ended_can_be_had_at_once(event_log: EventLog) -> None:
+    for _ in range(50):
+        async with lease(event_log, "it") as had:
+            assert had
 
 
 async def test_an_unknown_projection_is_named(event_log: EventLog) -> None:
