@@ -13,7 +13,7 @@ The last line is JSON:
 
     python benchmarks/cohort.py [--series N] [--findings N] [--asked N] [--rows] [--keep NAME]
 
-The archive is filled through the log, which takes an hour and more; with --rows, by COPY into the tables of the cohort read model, in
+The archive is filled through the log, which takes half an hour; with --rows, by COPY into the tables of the cohort read model, in
 minutes. With --keep it stays, in a database and a folder of that name, and is measured again next time.
 """
 
@@ -59,7 +59,7 @@ from projections.columns import snapshot
 from projections.columns.column import Encoded
 from projections.columns.growing import Growing
 from projections.columns.store import Store
-from projections.columns.table import Table
+from projections.columns.table import NEVER, Table
 
 FACETS = ("Modality", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "SOPClassUID", "SeriesDescription", "StudyDescription", "sex")
 NARROW = ("00080060", "00080070", "00081090", "00180015", "00080016", "0008103E", "00081030", "sex")
@@ -299,19 +299,22 @@ def resampled(path: Path, factor: int) -> None:
     description, store = snapshot.read(path)
     table = store.tables[Level.SERIES]
     by_entity = np.argsort(table.entity.values, kind="stable")
-    ids = table.entities.values
-    filled = int(np.searchsorted(ids, 0))
-    """Those of the archive; behind them is what has arrived since, whose ids are positive."""
-    drawn = np.random.default_rng(0).integers(0, len(table), len(table) * (factor - 1))
-    rows = np.concatenate([by_entity[:filled], drawn, by_entity[filled:]])
+    standing = np.flatnonzero(table.ends.values == NEVER)
+    drawn = standing[np.random.default_rng(0).integers(0, len(standing), len(standing) * (factor - 1))]
+    rows = np.concatenate([drawn, by_entity])
     made = Table(Level.SERIES)
-    made.entities = Growing(np.int64, np.concatenate([ids[:filled], ids[filled - 1] + 1 + np.arange(len(drawn)), ids[filled:]]))
-    made.entity = Growing(np.int32, np.arange(len(rows), dtype=np.int32))
+    # Ids in front of all others: what arrives later has ids behind them.
+    made.entities = Growing(np.int64, np.concatenate([idc.BELOW_ZERO - len(drawn) + np.arange(len(drawn)), table.entities.values]))
+    made.entity = Growing(np.int32, np.concatenate([np.arange(len(drawn), dtype=np.int32), table.entity.values[by_entity] + len(drawn)]))
     made.begins, made.ends = Growing(np.int64, table.begins.values[rows]), Growing(np.int64, table.ends.values[rows])
     made.belongs = {level: Growing(np.int32, owners.values[rows]) for level, owners in table.belongs.items()}
     made.columns = {name: column.taken(rows) for name, column in table.columns.items()}
     made.changed_at = table.changed_at
     store.tables[Level.SERIES] = made
+    for other in store.tables.values():
+        if Level.SERIES in other.belongs:
+            owners = other.belongs[Level.SERIES].values
+            other.belongs[Level.SERIES] = Growing(np.int32, np.where(owners < 0, owners, owners + len(drawn)))
     store.publish(description.position)
     path.unlink()
     snapshot.write(path.parent, snapshot.capture(store, description.schema, description.first, description.last))
