@@ -89,11 +89,11 @@ def asked_of(draw: random.Random, level: Level, position: int) -> Asked:
     return Asked(query=Query(level=level, where=where), position=position, ticked=ticked)
 
 
-async def check(engine: ColumnsEngine, world: World, draw: random.Random, position: int) -> None:
-    """Every kind of question, of one level."""
+async def check(engine: ColumnsEngine, world: World, draw: random.Random, position: int, again: Asked | None = None) -> None:
+    """Every kind of question, of one level: of what was asked before, or of something else."""
     naive = Naive(world, position)
-    level = draw.choice(list(FIELDS))
-    asked = asked_of(draw, level, position)
+    level = again.query.level if again is not None else draw.choice(list(FIELDS))
+    asked = Asked(query=again.query, position=position, ticked=again.ticked) if again is not None else asked_of(draw, level, position)
     selected = [row["id"] for row in naive.select(asked)]
 
     assert [id_ async for batch in engine.members(asked, level) for id_ in batch] == selected

@@ -44,18 +44,13 @@ class World:
         self.head += 1
         self.random.choices([self._subject, self._study, self._series, self._findings, self._fact, self._tag, self._change], [2, 3, 5, 4, 2, 2, 6])[0]()
 
-    def erase(self) -> None:
-        """A subject and all that belongs to it vanish."""
-        subjects = self.standing(Level.SUBJECT, self.head)
-        if not subjects:
-            return
+    def erase(self, subject: int) -> set[tuple[str, int]]:
+        """All that belongs to the subject vanishes; gives what an erasure lists."""
         self.head += 1
-        gone = self.random.choice(subjects)["id"]
-        targets = {(level.value, row["id"]) for level in ABOVE for row in self.rows[level] if row["id"] == gone or row.get("subject") == gone}
+        gone = {(level.value, row["id"]) for level in ABOVE for row in self.rows[level] if row["id"] == subject or row.get("subject") == subject}
         for level in ABOVE:
-            self.rows[level] = [
-                row for row in self.rows[level] if row["id"] != gone and row.get("subject") != gone and (row.get("level"), row.get("target")) not in targets
-            ]
+            self.rows[level] = [row for row in self.rows[level] if (level.value, row["id"]) not in gone and (row.get("level"), row.get("target")) not in gone]
+        return {(level, id_) for level, id_ in gone if level in ("subject", "study", "series")}
 
     def _add(self, level: Level, number: int = 0, /, **values: Any) -> Row:
         row = {"id": self.head * 4096 + number, "position_from": self.head, "position_to": None, **values}

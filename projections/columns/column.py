@@ -27,9 +27,9 @@ class Coded:
 class Encoded:
     """Codes of a dictionary, in the smallest unsigned integers that hold them; while no row has a value, no array at all."""
 
-    def __init__(self, dictionary: Dictionary | None = None, codes: np.ndarray | None = None, size: int = 0) -> None:
+    def __init__(self, dictionary: Dictionary | None = None, codes: np.ndarray | Growing | None = None, size: int = 0) -> None:
         self.dictionary = dictionary or Dictionary()
-        self._codes = Growing(np.uint8 if codes is None else codes.dtype, codes)
+        self._codes = codes if isinstance(codes, Growing) else Growing(np.uint8 if codes is None else codes.dtype, codes)
         self._empty = size
         """So many rows have come while none had a value."""
         self._fit()
@@ -116,8 +116,8 @@ class Encoded:
 class Plain:
     """Numbers as they are; NaN for none."""
 
-    def __init__(self, dtype: Any, values: np.ndarray | None = None) -> None:
-        self._values = Growing(dtype, values)
+    def __init__(self, dtype: Any, values: np.ndarray | Growing | None = None) -> None:
+        self._values = values if isinstance(values, Growing) else Growing(dtype, values)
 
     def append(self, rows: Sequence[float | int | None] | np.ndarray) -> None:
         if isinstance(rows, np.ndarray):

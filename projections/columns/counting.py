@@ -64,8 +64,8 @@ def count(moment: Moment, asked: Asked) -> Counts:
         studies=found.get(Level.STUDY, 0),
         series=found.get(Level.SERIES, 0),
         findings=found.get(Level.FINDING, 0),
-        instances=_sum(series, "instance_count", mask),
-        bytes=_sum(series, "bytes", mask),
+        instances=_sum(series, "instance_count", selection if level == Level.SERIES else mask),
+        bytes=_sum(series, "bytes", selection if level == Level.SERIES else mask),
     )
 
 
@@ -77,20 +77,15 @@ def _own_flags(selection: Selection) -> np.ndarray:
 
 
 def _findings_of(moment: Moment, level: Level) -> np.ndarray:
-    """How many findings each entity of the level has, kept with the findings."""
-    findings, entities = moment.frame(Level.FINDING), moment.frame(level).entities
-    known = findings.kept.get(("per", level))
-    if known is None or len(known) != entities + 1:
-        owners = findings.owner(level)
-        owners = owners if findings.stands is None else owners[findings.stands]
-        known = findings.kept["per", level] = np.bincount(np.where(owners < 0, entities, owners), minlength=entities + 1)
-    return np.asarray(known)
+    """How many findings each entity of the level has."""
+    entities = moment.frame(level).entities
+    return moment.select(Level.FINDING, None).per_owner(level, entities)
 
 
-def _sum(frame: Frame, name: str, mask: np.ndarray) -> int:
+def _sum(frame: Frame, name: str, of: Selection | np.ndarray) -> int:
     column = frame.table.columns[name]
     assert isinstance(column, Plain)
-    return int(frame.values(column)[mask].sum())
+    return of.total(column) if isinstance(of, Selection) else int(frame.values(column)[of].sum())
 
 
 def facets(moment: Moment, asked: Asked, facets_asked: Sequence[FacetAsked], steps: list[Step] | None = None) -> list[Facet]:

@@ -15,10 +15,17 @@ class Growing:
         self.buffer: np.ndarray = np.empty(0, dtype) if first is None else np.ascontiguousarray(first, dtype)
         self.size = len(self.buffer)
 
+    @classmethod
+    def to_fill(cls, dtype: Any, size: int) -> Growing:
+        """So many entries that the caller writes into ``values``, with room for those that come."""
+        made = cls(dtype)
+        made.buffer, made.size = np.empty(_with_room(size), dtype), size
+        return made
+
     def append(self, values: Any) -> None:
         end = self.size + len(values)
         if end > len(self.buffer):
-            grown = np.empty(end + end // 16 + 256, self.buffer.dtype)
+            grown = np.empty(_with_room(end), self.buffer.dtype)
             grown[: self.size] = self.buffer[: self.size]
             self.buffer = grown
         self.buffer[self.size : end] = values
@@ -31,3 +38,7 @@ class Growing:
     @property
     def nbytes(self) -> int:
         return self.size * self.buffer.itemsize
+
+
+def _with_room(size: int) -> int:
+    return size + size // 16 + 256

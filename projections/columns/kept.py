@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=Sized)
 
 
 class Kept(Generic[T]):
-    """``least``: so many of the latest stay whatever they take."""
+    """``least``: so many of the latest stay whatever they take. What is kept may grow: it is weighed whenever something comes."""
 
-    def __init__(self, most_bytes: int, least: int) -> None:
+    def __init__(self, most_bytes: Callable[[], int], least: int) -> None:
         self._most_bytes, self._least = most_bytes, least
-        self._found: dict[Hashable, tuple[T, int]] = {}
-        self._bytes = 0
+        self._found: dict[Hashable, T] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> T | None:
-        found = self._found.get(key)
-        return found[0] if found is not None else None
-
-    def put(self, key: Hashable, value: T, cost: int) -> None:
-        """``cost`` in bytes, of what the value is or will become."""
         with self._lock:
-            self._bytes -= self._found.pop(key, (value, 0))[1]
-            self._found[key] = value, cost
-            self._bytes += cost
-            while self._bytes > self._most_bytes and len(self._found) > self._least:
-                self._bytes -= self._found.pop(next(iter(self._found)))[1]
+            found = self._found.pop(key, None)
+            if found is not None:
+                self._found[key] = found
+            return found
+
+    def put(self, key: Hashable, value: T) -> None:
+        with self._lock:
+            self._found.pop(key, None)
+            self._found[key] = value
+            left, most = sum(each.nbytes for each in self._found.values()), self._most_bytes()
+            while left > most and len(self._found) > self._least:
+                left -= self._found.pop(next(iter(self._found))).nbytes
+
+    @property
+    def nbytes(self) -> int:
+        with self._lock:
+            return sum(each.nbytes for each in self._found.values())
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._found
+        with self._lock:
+            return key in self._found
 
     def __len__(self) -> int:
         return len(self._found)

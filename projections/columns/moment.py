@@ -1,6 +1,7 @@
 """What a condition selects at one position: masks over rows, lifted from level to level by the ordinals of what belongs to what.
 
-What is asked of one moment is kept while the moment is: the parts of a page (facets, a histogram, the list) share their condition.
+What is asked of one moment is kept while the moment is: the parts of a page (facets, a histogram, the list) share their condition. What
+is asked of the present is kept with its table and goes on from there when something comes (projections.columns.lasting).
 """
 
 from __future__ import annotations
@@ -18,17 +19,16 @@ from projections.columns.column import Column, Encoded
 from projections.columns.errors import NotAColumn
 from projections.columns.groups import group_of
 from projections.columns.kept import Kept
+from projections.columns.lasting import Lasting
 from projections.columns.predicates import check, met_by_codes, met_by_numbers
-from projections.columns.selection import Selection
+from projections.columns.selection import Selection, continued
 from projections.columns.table import Frame, View
 
-MASKS_BYTES, SELECTIONS_BYTES, ANSWERS_BYTES = 32 << 20, 96 << 20, 64 << 20
-"""What a moment keeps of masks of conditions, of selections, and of what the rows have answered."""
+MASKS_BYTES, FLAGS_BYTES, SELECTIONS_BYTES, ANSWERS_BYTES = 32 << 20, 32 << 20, 96 << 20, 64 << 20
+"""What a moment keeps of masks of the past, of what was said of entities, of selections, and of what the rows have answered."""
 KEPT_AT_LEAST = 3
 ANSWERS_AT_LEAST = 256
 """Those of one question must not push each other out."""
-_ROW_BYTES = 17
-"""Of a selection: a byte a row of its mask, and 16 for each place that it names."""
 _ABOVE: Mapping[Level, tuple[Level, ...]] = {
     Level.SUBJECT: (),
     Level.STUDY: (Level.SUBJECT,),
@@ -63,9 +63,10 @@ class Moment:
     def __init__(self, views: Mapping[Level, View], position: int) -> None:
         self.position = position
         self._views = views
-        self.outside = Kept[np.ndarray](ANSWERS_BYTES, ANSWERS_AT_LEAST)
-        self._masks = Kept[np.ndarray](MASKS_BYTES, KEPT_AT_LEAST)
-        self._selections = Kept[Selection](SELECTIONS_BYTES, KEPT_AT_LEAST)
+        self.outside = Kept[np.ndarray](lambda: ANSWERS_BYTES, ANSWERS_AT_LEAST)
+        self._flags = Kept[np.ndarray](lambda: FLAGS_BYTES, KEPT_AT_LEAST)
+        self._masks = Kept[np.ndarray](lambda: MASKS_BYTES, KEPT_AT_LEAST)
+        self._selections = Kept[Selection](lambda: SELECTIONS_BYTES, KEPT_AT_LEAST)
 
     def frame(self, level: Level) -> Frame:
         return self._views[level].at(self.position)
@@ -80,13 +81,26 @@ class Moment:
         key = _key(level, condition)
         found = self._selections.get(key)
         if found is None or steps is not None:
-            frame = self.frame(level)
-            mask = frame.everything()
-            if condition is not None:
-                mask = self._mask(level, condition, steps) & mask
-            found = Selection(frame, mask)
-            self._selections.put(key, found, _ROW_BYTES * len(mask))
+            found = self._selected(level, condition, key) if steps is None else Selection(self.frame(level), self._mask_of(level, condition, steps))
+            self._selections.put(key, found)
         return found
+
+    def _selected(self, level: Level, condition: Condition | None, key: bytes) -> Selection:
+        frame = self.frame(level)
+        if not frame.is_present:
+            return Selection(frame, self._mask_of(level, condition))
+        lasting, met = self._lasting(level, condition)
+        before = lasting.tallies
+        if before is not None and before.high <= frame.high and before.ended <= frame.ended:
+            before = continued(before, frame, met, lambda above: self.frame(above).entities)
+        else:
+            before = None
+        found = Selection(frame, met, before)
+        lasting.count(found.tallies)
+        return found
+
+    def _mask_of(self, level: Level, condition: Condition | None, steps: list[Step] | None = None) -> np.ndarray | None:
+        return None if condition is None else self._mask(level, condition, steps)
 
     def asks(self, level: Level, condition: Condition | None) -> Iterator[Asking]:
         """What has to be asked outside before the condition can be looked up here."""
@@ -120,23 +134,66 @@ class Moment:
 
     def _mask(self, level: Level, condition: Condition, steps: list[Step] | None = None) -> np.ndarray:
         """Over all rows of the frame, whether they stand or not."""
+        if steps is not None:
+            return self._explained(level, condition, steps)
+        if self.frame(level).is_present:
+            _, met = self._lasting(level, condition)
+            assert met is not None
+            return met
         key = _key(level, condition)
         found = self._masks.get(key)
-        if found is None or steps is not None:
-            began = time.perf_counter()
-            found = self._met(level, condition, None, steps)
-            self._masks.put(key, found, found.nbytes)
-            if steps is not None and not isinstance(condition, All | Any | Not):
-                standing = self.frame(level).stands
-                met = int(np.count_nonzero(found if standing is None else found & standing))
-                steps.append(Step(f"{level}: {_words(condition)}", met, 1000 * (time.perf_counter() - began)))
+        if found is None:
+            found = self._met(level, condition, None)
+            self._masks.put(key, found)
         return found
+
+    def _explained(self, level: Level, condition: Condition, steps: list[Step]) -> np.ndarray:
+        began = time.perf_counter()
+        found = self._met(level, condition, None, steps)
+        if not isinstance(condition, All | Any | Not):
+            standing = self.frame(level).stands
+            met = int(np.count_nonzero(found if standing is None else found & standing))
+            steps.append(Step(f"{level}: {_words(condition)}", met, 1000 * (time.perf_counter() - began)))
+        return found
+
+    def _lasting(self, level: Level, condition: Condition | None) -> tuple[Lasting, np.ndarray | None]:
+        """What is known of a condition in the present, and which rows meet it, whether they stand or not; None where all do."""
+        frame, key = self.frame(level), _key(level, condition)
+        kept = frame.table.lasting
+        known = kept.get(key)
+        if condition is None:
+            if known is None:
+                kept.put(key, known := Lasting(None, {}))
+            return known, None
+        leans = {_key(level, part): self._said(level, part) for part in self._leaning(level, condition)}
+        met = None if known is None else known.met(len(frame), leans, lambda rows: self._met(level, condition, rows))
+        if known is None or met is None:
+            met = self._met(level, condition, None)
+            kept.put(key, known := Lasting(met, leans))
+        return known, met
+
+    def _leaning(self, level: Level, condition: Condition) -> Iterator[Condition]:
+        """The parts that rows of the level do not decide themselves."""
+        if _key(level, condition) in self.outside:
+            yield condition
+            return
+        match condition:
+            case All(of) | Any(of):
+                for each in of:
+                    yield from self._leaning(level, each)
+            case Not(of):
+                yield from self._leaning(level, of)
+            case Has() if _is_constant(level, condition):
+                return
+            case Has() | Followed():
+                yield condition
+            case _ if field_named(condition.field, level).level != level:
+                yield condition
 
     def _met(self, level: Level, condition: Condition, rows: np.ndarray | None, steps: list[Step] | None = None) -> np.ndarray:
         """Of these rows of the frame (all: None), which meet the condition."""
-        outside = self.outside.get(_key(level, condition)) if len(self.outside) else None
-        if outside is not None:
-            return self._of_entities(level, outside, rows)
+        if len(self.outside) and _key(level, condition) in self.outside:
+            return self._lifted(level, condition, rows)
         part = (lambda each: self._mask(level, each, steps)) if rows is None else (lambda each: self._met(level, each, rows))
         match condition:
             case All(of):
@@ -151,10 +208,10 @@ class Moment:
                 return found
             case Not(of):
                 return ~part(of)
-            case Has():
-                return self._has(level, condition, rows)
-            case Followed():
-                return self._followed(level, condition, rows)
+            case Has() if _is_constant(level, condition):
+                return np.full(len(self.frame(level)) if rows is None else len(rows), condition.at_least < 1)
+            case Has() | Followed():
+                return self._lifted(level, condition, rows)
         return self._leaf(level, condition, rows)
 
     def _leaf(self, level: Level, leaf: Leaf, rows: np.ndarray | None) -> np.ndarray:
@@ -163,8 +220,7 @@ class Moment:
         if column is None:
             raise NotAColumn(field.name)
         if field.level != level:
-            mask = self._mask(field.level, leaf)
-            return self._down(level, field.level, mask, rows)
+            return self._lifted(level, leaf, rows)
         frame = self.frame(level)
         if isinstance(column, Encoded):
             codes = frame.codes(column)
@@ -172,27 +228,56 @@ class Moment:
         numbers = frame.values(column)
         return met_by_numbers(leaf, column, numbers if rows is None else numbers.take(rows))
 
-    def _has(self, level: Level, has: Has, rows: np.ndarray | None) -> np.ndarray:
-        if has.at_least < 1:
-            return np.ones(len(self.frame(level)) if rows is None else len(rows), bool)
-        if has.level in _ABOVE[level]:
-            if has.at_least > 1:
-                return np.zeros(len(self.frame(level)) if rows is None else len(rows), bool)
-            mask = np.ones(len(self.frame(has.level)), bool) if has.where is None else self._mask(has.level, has.where)
-            return self._down(level, has.level, mask, rows)
-        over = level if level in _ABOVE[has.level] or has.level == Level.TAG else Level.SUBJECT
-        owners = self.frame(has.level).owner(over).take(self.rows_that_meet(has.level, has.where))
-        entities = self.frame(over).entities
-        if has.at_least == 1:
-            flags = np.zeros(entities + 1, bool)
-            flags[owners] = True
-        else:
-            counts = np.bincount(owners[owners >= 0], minlength=entities + 1)
-            flags = counts >= has.at_least
-        flags[-1] = False
+    def _lifted(self, level: Level, part: Condition, rows: np.ndarray | None) -> np.ndarray:
+        """What is said of entities, for the rows that are of them or belong to them."""
+        over = self._over(level, part)
         frame = self.frame(level)
         places = frame.entity if over == level else frame.owner(over)
-        return flags.take(places if rows is None else places.take(rows))
+        return self._said(level, part).take(places if rows is None else places.take(rows))
+
+    def _over(self, level: Level, part: Condition) -> Level:
+        """The level whose entities a part of a condition is said of, where rows of ``level`` do not decide it themselves."""
+        if _key(level, part) in self.outside:
+            return level
+        match part:
+            case Has():
+                if part.level in _ABOVE[level]:
+                    return part.level
+                return level if level in _ABOVE[part.level] or part.level == Level.TAG else Level.SUBJECT
+            case OneOf() | Between() | Present() | Contains():
+                return field_named(part.field, level).level
+        return Level.SUBJECT
+
+    def _said(self, level: Level, part: Condition) -> np.ndarray:
+        """Of which entities of the level that it is said of it holds; one more at the end, for none."""
+        key = _key(level, part)
+        found = self._flags.get(key)
+        if found is None:
+            found = self._flags_of(level, part)
+            self._flags.put(key, found)
+        return found
+
+    def _flags_of(self, level: Level, part: Condition) -> np.ndarray:
+        over = self._over(level, part)
+        frame = self.frame(over)
+        flags = np.zeros(frame.entities + 1, bool)
+        ids = self.outside.get(_key(level, part))
+        if ids is not None:
+            ordinals = frame.table.ordinals(ids)
+            flags[ordinals[(ordinals >= 0) & (ordinals < frame.entities)]] = True
+        elif isinstance(part, Followed):
+            flags[self._followed(level, part)] = True
+        elif isinstance(part, Has) and over != part.level:
+            owners = self.frame(part.level).owner(over).take(self.rows_that_meet(part.level, part.where))
+            if part.at_least == 1:
+                flags[owners] = True
+            else:
+                flags = np.bincount(owners[owners >= 0], minlength=frame.entities + 1) >= part.at_least
+        else:
+            condition = part.where if isinstance(part, Has) else part
+            flags[frame.entity.take(self.select(over, condition).rows)] = True
+        flags[-1] = False
+        return flags
 
     def rows_that_meet(self, level: Level, condition: Condition | None) -> np.ndarray:
         """Places of the rows that stand and meet it. Where the level's rows are grouped by what is asked for, only those are looked at."""
@@ -208,10 +293,11 @@ class Moment:
             return group
         return self.select(level, condition).rows
 
-    def _followed(self, level: Level, asked: Followed, rows: np.ndarray | None) -> np.ndarray:
+    def _followed(self, level: Level, asked: Followed) -> np.ndarray:
+        """Ordinals of subjects."""
         if level != Level.SUBJECT:
             raise FieldRefused("a follow-up is asked of subjects")
-        frame, studies = self.frame(level), self.frame(Level.STUDY)
+        studies = self.frame(Level.STUDY)
         days = self._study_days()
         dated = studies.everything() & (days != _NO_DAY)
         first = np.flatnonzero(dated & self._mask(Level.STUDY, asked.baseline))
@@ -228,10 +314,7 @@ class Moment:
             itself = np.zeros(len(studies), bool)
             itself[second] = True
             counts = counts - itself[first]
-        flags = np.zeros(frame.entities + 1, bool)
-        flags[owner[first[counts > 0]]] = True
-        flags[-1] = False
-        return flags.take(frame.entity if rows is None else frame.entity.take(rows))
+        return owner[first[counts > 0]]
 
     def _study_days(self) -> np.ndarray:
         """Of each study, its date as a number of days."""
@@ -242,28 +325,17 @@ class Moment:
         days = np.array([np.datetime64(str(entry[0]), "D").astype(np.int64) + _DAY_ZERO if entry else _NO_DAY for entry in entries], np.int64)
         return days.take(frame.codes(column))
 
-    def _down(self, level: Level, above: Level, mask: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        """What holds of an entity, for the rows that belong to it."""
-        upper = self.frame(above)
-        flags = np.zeros(upper.entities + 1, bool)
-        met = np.flatnonzero(mask if upper.stands is None else mask & upper.stands)
-        flags[upper.entity.take(met)] = True
-        owners = self.frame(level).owner(above)
-        return flags.take(owners if rows is None else owners.take(rows))
-
-    def _of_entities(self, level: Level, ids: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        frame = self.frame(level)
-        flags = np.zeros(frame.entities + 1, bool)
-        ordinals = frame.table.ordinals(ids)
-        flags[ordinals[(ordinals >= 0) & (ordinals < frame.entities)]] = True
-        return flags.take(frame.entity if rows is None else frame.entity.take(rows))
-
     def answered(self, asking: Asking, ids: np.ndarray) -> None:
         """What the rows said."""
-        self.outside.put(_key(asking.level, asking.condition), ids, ids.nbytes)
+        self.outside.put(_key(asking.level, asking.condition), ids)
 
     def is_answered(self, asking: Asking) -> bool:
         return _key(asking.level, asking.condition) in self.outside
+
+
+def _is_constant(level: Level, has: Has) -> bool:
+    """It holds of all rows, or of none: one row belongs to one entity of a level above."""
+    return has.at_least < 1 or (has.level in _ABOVE[level] and has.at_least > 1)
 
 
 _FARTHEST = 1 << 22

@@ -189,13 +189,13 @@ def _read(file: BinaryIO) -> tuple[Description, Store]:
     left = os.fstat(file.fileno()).st_size - file.tell()
     if left != _DIGEST_BYTES + sum(np.dtype(part.dtype).itemsize * part.length for table in description.tables for part in table.parts):
         raise SnapshotRefused("is damaged")
-    raw: list[dict[str, np.ndarray]] = []
+    raw: list[dict[str, Growing]] = []
     for table in description.tables:
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Growing] = {}
         for part in table.parts:
-            array = arrays[part.name] = np.empty(part.length, np.dtype(part.dtype))
+            array = arrays[part.name] = Growing.to_fill(np.dtype(part.dtype), part.length)
             if part.length:
-                view = array.view(np.uint8).data
+                view = array.values.view(np.uint8).data
                 if file.readinto(view) != len(view):  # type: ignore[attr-defined]
                     raise SnapshotRefused("ends too early")
                 digest.update(view)
@@ -212,20 +212,19 @@ def _read(file: BinaryIO) -> tuple[Description, Store]:
     return description, store
 
 
-def _table(described: TableDescription, arrays: Mapping[str, np.ndarray]) -> Table:
+def _table(described: TableDescription, arrays: Mapping[str, Growing]) -> Table:
     table = Table(described.level)
-    table.entities, table.entity = Growing(np.int64, arrays["entities"]), Growing(np.int32, arrays["entity"])
-    table.begins, table.ends = Growing(np.int64, arrays["begins"]), Growing(np.int64, arrays["ends"])
-    table.belongs = {level: Growing(np.int32, arrays[f"belongs {level}"]) for level in LAID[described.level].belongs}
+    table.entities, table.entity, table.begins, table.ends = (arrays[name] for name in ("entities", "entity", "begins", "ends"))
+    table.belongs = {level: arrays[f"belongs {level}"] for level in LAID[described.level].belongs}
     for name in described.encoded:
-        entries: list[Any] = msgspec.json.decode(arrays[f"entries {name}"].tobytes(), type=list[tuple[str | bool | int | float, ...]])
+        entries: list[Any] = msgspec.json.decode(arrays[f"entries {name}"].values.tobytes(), type=list[tuple[str | bool | int | float, ...]])
         dictionary = Dictionary(entries)
         if len(dictionary) != len(entries) + 1:
             raise SnapshotRefused("is damaged")
-        table.columns[name] = Encoded(dictionary, arrays[f"codes {name}"] if len(dictionary) > 1 else None, 0 if len(dictionary) > 1 else len(arrays["entity"]))
+        table.columns[name] = Encoded(dictionary, arrays[f"codes {name}"] if len(dictionary) > 1 else None, 0 if len(dictionary) > 1 else arrays["entity"].size)
     for name in described.plain:
         values = arrays[f"values {name}"]
-        table.columns[name] = Plain(values.dtype, values)
+        table.columns[name] = Plain(values.buffer.dtype, values)
     table.low, table.base_position, table.changed_at = described.low, described.base_position, described.changed_at
     table.may_have_ended = len(table)
     table.stand()

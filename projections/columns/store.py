@@ -101,14 +101,13 @@ class Store:
         self.publish(position)
 
     def publish(self, position: int) -> None:
-        """Makes what is in the tables visible, and works out what every reader needs."""
+        """Makes what is in the tables visible."""
         before = self._states[-1].views if self._states else {}
         views: dict[Level, View] = {}
         for level, table in self.tables.items():
             known = before.get(level)
             unchanged = known is not None and known.table is table and known.size == len(table) and known.changed_at == table.changed_at
-            views[level] = known if known is not None and unchanged else View(table, position)
-            views[level].at(position)
+            views[level] = known if known is not None and unchanged else View(table, position, known)
         self._states = (*self._states[1 - KEPT_STATES :], State(position, views))
 
     def take_over(self, other: Store) -> None:

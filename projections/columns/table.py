@@ -18,12 +18,17 @@ from domain.condition import Level
 from projections.columns.column import Column, Encoded, Plain
 from projections.columns.dictionary import Values
 from projections.columns.growing import Growing
+from projections.columns.kept import Kept
+from projections.columns.lasting import Lasting
 
 NEVER = np.iinfo(np.int64).max
 NOTHING = -1
 """No entity's id."""
+LASTING_BYTES, LASTING_BYTES_A_ROW = 64 << 20, 16
+"""What a table keeps of conditions that were asked, the larger of the two: each takes a byte a row, and its counts."""
+KEPT_AT_LEAST = 3
 _KEPT_FRAMES = 3
-_KEPT_MASKS = 24
+_PRESENT = -1
 
 
 class Rows:
@@ -70,8 +75,11 @@ class Table:
         """At most so many of the rows that are looked at for now have ended."""
         self._standing = Growing(np.int32)
         """Of each entity, the row that came last."""
+        self.ended_rows = Growing(np.int32)
+        """Rows that were there and have ended, in the order in which they did."""
         self.caches: dict[Any, Any] = {}
         """What readers have worked out of rows that do not change: orders, groups."""
+        self.lasting = Kept[Lasting](lambda: max(LASTING_BYTES, LASTING_BYTES_A_ROW * len(self)), KEPT_AT_LEAST)
 
     def __len__(self) -> int:
         return self.entity.size
@@ -117,6 +125,7 @@ class Table:
         if (self.begins.values[rows] != begins).any():
             return False
         self.ends.buffer[rows] = ends
+        self.ended_rows.append(rows)
         self.may_have_ended += len(ends)
         return True
 
@@ -142,9 +151,9 @@ class Table:
 
     def stand(self) -> None:
         """Works out which row of each entity came last: of one entity, a later version is always further behind."""
-        standing = np.full(self.entities.size, -1, np.int32)
-        standing[self.entity.values] = np.arange(len(self), dtype=np.int32)
-        self._standing = Growing(np.int32, standing)
+        self._standing = Growing.to_fill(np.int32, self.entities.size)
+        self._standing.values[:] = -1
+        self._standing.values[self.entity.values] = np.arange(len(self), dtype=np.int32)
 
     @property
     def ended(self) -> int:
@@ -164,17 +173,19 @@ class View:
         self.table, self.size = table, len(table)
         self.entities = table.entities.size
         self.changed_at = table.changed_at
-        self._frames: dict[int, Frame] = {}
+        self.ended = table.ended_rows.size
+        known = before is not None and before.table is table
+        self._frames: dict[int, Frame] = {_PRESENT: Frame(self, position, before.at(before.changed_at) if before is not None and known else None)}
         self._lock = threading.Lock()
 
     def at(self, position: int) -> Frame:
         """What stood at a position up to the state's own."""
-        key = -1 if position >= self.changed_at else position
+        key = _PRESENT if position >= self.changed_at else position
         with self._lock:
             frame = self._frames.get(key)
             if frame is None:
                 if len(self._frames) >= _KEPT_FRAMES:
-                    self._frames.pop(next((each for each in self._frames if each != -1), -1))
+                    self._frames.pop(next(each for each in self._frames if each != _PRESENT))
                 frame = self._frames[key] = Frame(self, position)
         return frame
 
@@ -182,17 +193,35 @@ class View:
 class Frame:
     """The rows of a view that are looked at for a position, [low, high), and which of them stood then."""
 
-    def __init__(self, view: View, position: int) -> None:
+    def __init__(self, view: View, position: int, before: Frame | None = None) -> None:
+        """``before``: the present of an earlier state of the same table, where this is the present too."""
         table = self.table = view.table
         self.low, self.high, self.entities = (table.low if position >= table.base_position else 0), view.size, view.entities
-        begins, ends = table.begins.buffer[self.low : self.high], table.ends.buffer[self.low : self.high]
-        stands = (begins <= position) & (ends > position)
-        self.invalid = np.flatnonzero(~stands)
+        self.is_present = position >= view.changed_at
+        """And not what stood before the last change."""
+        self.ended = view.ended
+        self.invalid = self._all_invalid(position) if before is None else self._invalid_since(before, position)
         """Places of rows that do not stand."""
-        self.stands: np.ndarray | None = stands if len(self.invalid) else None
+        self.stands: np.ndarray | None = None
         """None where all do."""
+        if len(self.invalid):
+            self.stands = np.ones(len(self), bool)
+            self.stands[self.invalid] = False
         self.kept: dict[Any, Any] = {}
         """What was worked out of this frame, by whoever needed it."""
+
+    def _all_invalid(self, position: int) -> np.ndarray:
+        begins, ends = self.table.begins.buffer[self.low : self.high], self.table.ends.buffer[self.low : self.high]
+        return np.flatnonzero((begins > position) | (ends <= position))
+
+    def _invalid_since(self, before: Frame, position: int) -> np.ndarray:
+        ends = self.table.ends.buffer[before.high : self.high]
+        return np.concatenate([before.invalid, self.gone_since(before.high, before.ended), np.flatnonzero(ends <= position) + len(before)])
+
+    def gone_since(self, high: int, ended: int) -> np.ndarray:
+        """Places of rows below ``high`` that stood when so many rows had ended, and stand no more."""
+        rows = self.table.ended_rows.buffer[ended : self.ended]
+        return np.unique(rows[rows < high]).astype(np.int64) - self.low
 
     def __len__(self) -> int:
         return self.high - self.low

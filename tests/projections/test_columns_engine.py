@@ -5,16 +5,20 @@ from __future__ import annotations
 import datetime
 import random
 from itertools import pairwise
+from typing import Any
 
-from columns_questions import ELEMENTS, THREADS, asked_of, check, check_pages, fill, run
+import pytest
+from columns_questions import ELEMENTS, FIELDS, THREADS, asked_of, check, check_pages, fill, run
 from columns_world import Naive, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.condition import All, Followed, Level, Query
 from projections.cohort.engine import Asked
-from projections.columns import paging
+from projections.columns import moment, paging, selection
 from projections.columns.engine import ColumnsEngine
+from projections.columns.follower import gone
+from projections.columns.lasting import Tallies
 from projections.columns.store import Store
 
 
@@ -37,6 +41,44 @@ def test_columns_answer_what_a_naive_loop_answers_at_any_position(seed: int) -> 
             await check(engine, world, draw, position)
 
     run(ask)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**9))
+def test_what_is_asked_again_goes_on_from_what_was_found(seed: int) -> None:
+    draw = random.Random(seed)
+    world, store = World(seed, events=40), Store(ELEMENTS)
+    fill(store, world)
+    again = [asked_of(draw, draw.choice(list(FIELDS)), 0) for _ in range(5)]
+    went_on: list[bool] = []
+
+    def watched(*arguments: Any) -> Tallies | None:
+        found = selection.continued(*arguments)
+        went_on.append(found is not None)
+        return found
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(selection, "MOST_CHANGED", 100.0)
+        patched.setattr(moment, "continued", watched)
+
+        async def ask() -> None:
+            engine = ColumnsEngine(store, THREADS)
+            for _ in range(5):
+                before = world.head
+                for asked in again:
+                    await check(engine, world, draw, world.head, asked)
+                    await check(engine, world, draw, max(1, world.head - draw.randint(1, 4)), asked)
+                subjects = world.standing(Level.SUBJECT, world.head)
+                if subjects and draw.random() < 0.25:
+                    erased = world.erase(draw.choice(subjects)["id"])
+                    store.drop(gone(store, sorted(erased)), world.head)
+                else:
+                    for _ in range(draw.randint(1, 4)):
+                        world.step()
+                    fill(store, world, before)
+
+        run(ask)
+    assert any(went_on)
 
 
 @settings(max_examples=25)

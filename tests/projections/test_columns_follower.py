@@ -16,7 +16,7 @@ import pytest
 from cohort_logs import a_log
 from cohort_tables import prepare, put
 from columns_questions import check
-from columns_world import ABOVE, Naive, World
+from columns_world import Naive, World
 
 from domain import facet
 from domain.condition import Level, OneOf, Query
@@ -111,7 +111,7 @@ async def test_what_an_erasure_took_is_in_no_array_and_no_file(event_log: EventL
         await follower.write_snapshot()
         assert holds(tmp_path, PLANTED)
 
-        erased = erase(world, planted["subject"])
+        erased = world.erase(planted["subject"])
         await put(event_log, world, erased)
         engine = await reached(follower, world.head)
         await checked(engine, world, draw)
@@ -132,7 +132,7 @@ async def test_an_erasure_while_nobody_followed_is_carried_out_before_anybody_is
     async with following(event_log, tmp_path) as follower:
         await reached(follower, world.head)
     assert holds(tmp_path, PLANTED)
-    await put(event_log, world, erase(world, planted["subject"]))
+    await put(event_log, world, world.erase(planted["subject"]))
     async with following(event_log, tmp_path) as follower:
         engine = await reached(follower, 1)
         assert follower.store.position == world.head
@@ -336,15 +336,6 @@ while True:
 
 def holds(folder: Path, text: str) -> bool:
     return any(text.encode() in path.read_bytes() for path in folder.iterdir() if path.is_file())
-
-
-def erase(world: World, subject: int) -> set[tuple[str, int]]:
-    """All that belongs to the subject vanishes; gives what an erasure lists."""
-    world.head += 1
-    gone = {(level.value, row["id"]) for level in ABOVE for row in world.rows[level] if row["id"] == subject or row.get("subject") == subject}
-    for level in ABOVE:
-        world.rows[level] = [row for row in world.rows[level] if (level.value, row["id"]) not in gone and (row.get("level"), row.get("target")) not in gone]
-    return {(level, id_) for level, id_ in gone if level in ("subject", "study", "series")}
 
 
 async def say(log: EventLog, decide: object) -> None:
