@@ -20,6 +20,7 @@ from projections.columns.errors import NotAColumn
 from projections.columns.groups import group_of
 from projections.columns.kept import Kept
 from projections.columns.lasting import Lasting
+from projections.columns.pieces import taken
 from projections.columns.predicates import check, met_by_codes, met_by_numbers
 from projections.columns.selection import Selection, continued
 from projections.columns.table import Frame, View
@@ -233,7 +234,7 @@ class Moment:
         over = self._over(level, part)
         frame = self.frame(level)
         places = frame.entity if over == level else frame.owner(over)
-        return self._said(level, part).take(places if rows is None else places.take(rows))
+        return taken(self._said(level, part), places if rows is None else places.take(rows))
 
     def _over(self, level: Level, part: Condition) -> Level:
         """The level whose entities a part of a condition is said of, where rows of ``level`` do not decide it themselves."""

@@ -14,6 +14,7 @@ from projections.cohort.postgresql.values import TEXTS, asked_value
 from projections.cohort.terms import folded
 from projections.columns.column import Encoded, Plain
 from projections.columns.dictionary import Values
+from projections.columns.pieces import taken
 
 Leaf = OneOf | Between | Present | Contains
 FEW = 3
@@ -54,8 +55,8 @@ def met_by_codes(leaf: Leaf, column: Encoded, codes: np.ndarray) -> np.ndarray:
                 return found
             table = np.zeros(max(len(column.dictionary), wanted[-1] + 1), bool)
             table[wanted] = True
-            return table.take(codes)
-    return column.dictionary.table(leaf, _meets(leaf)).take(codes)
+            return taken(table, codes)
+    return taken(column.dictionary.table(leaf, _meets(leaf)), codes)
 
 
 def met_by_numbers(leaf: Leaf, column: Plain, numbers: np.ndarray) -> np.ndarray:

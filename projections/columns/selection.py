@@ -13,6 +13,7 @@ import numpy as np
 from domain.condition import Level
 from projections.columns.column import Encoded, Plain
 from projections.columns.lasting import Tallies
+from projections.columns.pieces import counted
 from projections.columns.table import Frame
 
 MOST_CHANGED = 0.125
@@ -75,9 +76,9 @@ class Selection:
         codes = self.frame.codes(column)
         size = len(column.dictionary)
         if not self.is_most:
-            return np.bincount(codes.take(self.rows), minlength=size)
+            return counted(codes, self.rows, size)
         totals = column.totals(self.frame.low, self.frame.high)
-        counts = np.bincount(codes.take(self.others), minlength=max(size, len(totals)))
+        counts = counted(codes, self.others, max(size, len(totals)))
         return np.pad(totals, (0, len(counts) - len(totals))) - counts
 
     def owner_flags(self, level: Level, entities: int) -> np.ndarray:
@@ -90,10 +91,7 @@ class Selection:
         """How many of what is selected belong to each entity of a level; at the end, to none."""
         found = self.tallies.owners.get(level)
         if found is None or len(found) != entities + 1:
-            owners = self.frame.owner(level).take(self.rows)
-            if len(owners) and owners.min() < 0:
-                owners = np.where(owners < 0, entities, owners)
-            found = self.tallies.owners[level] = np.bincount(owners, minlength=entities + 1)
+            found = self.tallies.owners[level] = counted(self.frame.owner(level), self.rows, entities + 1)
         return found
 
     def total(self, column: Plain) -> int:
