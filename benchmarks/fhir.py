@@ -107,13 +107,17 @@ def requests(size: int, tenth: str) -> dict[str, Callable[[int], Request]]:
     def code(nth: int) -> str:
         return f"{patients.LOINC}%7C{patients.measure_code(nth)}"
 
+    def count(nth: int) -> int:
+        """At least as many as there are, and seldom twice the same: what many ask at once is answered once."""
+        return patients.SHARE_A_DISEASE + nth % 40
+
     return {
         "read": get(observation_at),
         "token": get(lambda n, i: f"/fhir/ServiceRequest?identifier={patients.ORDERS}%7C{patients.order_number(n, i % 2)}"),
         "patient": get(lambda n, i: f"/fhir/Observation?patient=Patient/{patients.patient_id(n)}&_count=20"),
         "date": get(lambda n, i: f"/fhir/Encounter?{period(n, i % 3)}&_count=20"),
         "chain": get(lambda n, i: f"/fhir/Observation?subject:Patient.identifier={person(n)}&code={code(i)}&_count=20"),
-        "has": get(lambda n, i: f"/fhir/Patient?_has:Condition:patient:code={patients.SNOMED}%7C{patients.RARE}&_count=20"),
+        "has": get(lambda n, i: f"/fhir/Patient?_has:Condition:patient:code={patients.ORPHA}%7C{patients.rare_disease(n)}&_count={count(i)}"),
         "sorted": get(lambda n, i: f"/fhir/Observation?code={code(i)}&_sort=-date&_count={PAGE}"),
         "first_page": get(lambda n, i: f"/fhir/Observation?code={code(i)}&_count={PAGE}"),
         "tenth_page": lambda nth: ("GET", tenth, b""),

@@ -21,9 +21,10 @@ PATIENTS = "urn:oid:2.999.2"
 BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
 DAYS = 2000
 """Over which what happened is spread."""
-RARE_EVERY = 1000
-"""One patient in so many has the rare condition."""
-RARE, COMMON = "445238008", "38341003"
+ORPHA = "http://www.orpha.net"
+SHARE_A_DISEASE = 20
+"""So many patients have the same rare disease, however many patients there are."""
+COMMON = "38341003"
 RESOURCES_EACH = 30
 _MEASURES = (
     ("8867-4", "Heart rate", "/min", 60, 40),
@@ -67,11 +68,11 @@ def clinical_resources(number: int, patient: str) -> Iterator[tuple[str, int, Js
             "actualPeriod": {"start": _instant(number, nth), "end": _instant(number, nth, minutes=45)},
         }
     for nth in range(4):
-        code = RARE if nth == 3 and number % RARE_EVERY == 0 else _CONDITIONS[(number + nth * 3) % len(_CONDITIONS)]
+        system, code = (ORPHA, rare_disease(number)) if nth == 3 else (SNOMED, _CONDITIONS[(number + nth * 3) % len(_CONDITIONS)])
         yield "Condition", nth, {
             "resourceType": "Condition",
             "clinicalStatus": {"coding": [_coding("http://terminology.hl7.org/CodeSystem/condition-clinical", "active", "Active")]},
-            "code": {"coding": [_coding(SNOMED, code, f"Condition {code}")]},
+            "code": {"coding": [_coding(system, code, f"Condition {code}")]},
             "subject": subject,
             "onsetDateTime": day_of(number, nth).date().isoformat(),
         }
@@ -127,6 +128,10 @@ def observation(number: int, nth: int, subject: Json) -> Json:
             "code": unit,
         },
     }
+
+
+def rare_disease(number: int) -> str:
+    return str(100_000 + number // SHARE_A_DISEASE)
 
 
 def measure_code(nth: int) -> str:
