@@ -15,8 +15,8 @@ from domain.condition import Level
 from projections.columns.column import Encoded, Plain
 from projections.columns.growing import Growing
 
-Leans = Mapping[bytes, np.ndarray]
-"""By part of a condition, what holds of each entity of another level; one more entry at the end, for none."""
+Leans = Mapping[tuple[Level, bytes], np.ndarray]
+"""By level and part of a condition, what holds of each entity of that level; one more entry at the end, for none."""
 
 
 class Tallies:

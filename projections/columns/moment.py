@@ -166,7 +166,7 @@ class Moment:
             if known is None:
                 kept.put(key, known := Lasting(None, {}))
             return known, None
-        leans = {_key(level, part): self._said(level, part) for part in self._leaning(level, condition)}
+        leans = {(self._over(level, part), _key(level, part)): self._said(level, part) for part in self._leaning(level, condition)}
         met = None if known is None else known.met(len(frame), leans, lambda rows: self._met(level, condition, rows))
         if known is None or met is None:
             met = self._met(level, condition, None)
@@ -251,15 +251,15 @@ class Moment:
 
     def _said(self, level: Level, part: Condition) -> np.ndarray:
         """Of which entities of the level that it is said of it holds; one more at the end, for none."""
-        key = _key(level, part)
+        over = self._over(level, part)
+        key = over, _key(level, part)
         found = self._flags.get(key)
         if found is None:
-            found = self._flags_of(level, part)
+            found = self._flags_of(level, over, part)
             self._flags.put(key, found)
         return found
 
-    def _flags_of(self, level: Level, part: Condition) -> np.ndarray:
-        over = self._over(level, part)
+    def _flags_of(self, level: Level, over: Level, part: Condition) -> np.ndarray:
         frame = self.frame(over)
         flags = np.zeros(frame.entities + 1, bool)
         ids = self.outside.get(_key(level, part))
