@@ -83,6 +83,8 @@ UNFILTERED, FILTERED, UNHEARD, TICKED = "8 facets, unfiltered", "8 facets, six f
 OF_CT = "8 facets of CT"
 _SUMMED = (UNFILTERED, FILTERED, UNHEARD)
 START_TIMEOUT_S = 3600.0
+REST_S = 10.0
+"""Until the server has compiled what it compiles once, beside its first answers."""
 
 console = Console(width=120)
 
@@ -398,6 +400,7 @@ def _measure(folder: Path, url: str, settings: LogSettings, options: argparse.Na
     del store
     _say("measure")
     with server.running() as (asker, cold_start_s), arriving(settings):
+        time.sleep(REST_S)
         found = questions(asker, options.asked)
         found[OF_CT] = timed(options.asked, lambda n: asker.facets(FILTERS[0]))
         in_memory = asker.metric("anamnesis_columns_bytes")
@@ -429,6 +432,7 @@ def _ten_times(server: Server, settings: LogSettings, options: argparse.Namespac
         resampled(path, options.times)
         with server.running() as (asker, started_s), arriving(settings):
             console.print(f"{options.times} times as many series: a start from a snapshot took {started_s:.1f} s")
+            time.sleep(REST_S)
             _say("measure")
             found = {
                 UNFILTERED: timed(options.asked, lambda n: asker.facets()),
