@@ -96,7 +96,7 @@ class Store:
         """Publishes the state at this position, once every piece is there."""
         for level, table in self.tables.items():
             live = len(table) - table.low
-            if live > FEW_ENDED and table.may_have_ended > MOST_ENDED * live and table.ended > MOST_ENDED * live:
+            if live > FEW_ENDED and table.may_have_ended > MOST_ENDED * live and table.count_ended() > MOST_ENDED * live:
                 self.tables[level] = table.put_in_order(position)
         self.publish(position)
 

@@ -155,10 +155,10 @@ class Table:
         self._standing.values[:] = -1
         self._standing.values[self.entity.values] = np.arange(len(self), dtype=np.int32)
 
-    @property
-    def ended(self) -> int:
+    def count_ended(self) -> int:
         """How many of the rows that are looked at for now have ended."""
-        return int(np.count_nonzero(self.ends.values[self.low :] != NEVER))
+        self.may_have_ended = int(np.count_nonzero(self.ends.values[self.low :] != NEVER))
+        return self.may_have_ended
 
     @property
     def nbytes(self) -> int:
