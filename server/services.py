@@ -39,6 +39,7 @@ from server.auth.tokens import TokenVerifier
 from server.cohorts.engine import Cohorts
 from server.dimse.own_process import DimseProcess
 from server.erasure.eraser import Eraser
+from server.fhir.plans import Plans
 from server.intake import Intake
 from server.projecting import ProjectingProcess
 from server.settings import ServerSettings
@@ -58,6 +59,7 @@ class Services:
     """For single statements alone: its sessions are not put in order between two uses."""
     searches: asyncpg.Pool
     """The same, where each statement is planned for its own values: how many resources have a code decides how to find them."""
+    plans: Plans
     store: Store
     spool: Spool
     rejects: Rejects
@@ -116,6 +118,8 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True, project
         stack.push_async_callback(log.close)
         pool = await stack.enter_async_context(await log.reading_pool())
         searches = await stack.enter_async_context(await log.reading_pool(plan_cache_mode="force_custom_plan"))
+        plans = Plans(searches, await stack.enter_async_context(await log.reading_pool(plan_cache_mode="force_generic_plan")))
+        _background(stack, plans.run())
         spool, store = Spool(settings.spool_dir), Store(settings.store_url)
         rejects = Rejects(settings.rejects_dir)
         intake = Intake(
@@ -163,6 +167,7 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True, project
             log=log,
             pool=pool,
             searches=searches,
+            plans=plans,
             store=store,
             spool=spool,
             rejects=rejects,

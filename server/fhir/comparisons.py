@@ -61,6 +61,25 @@ class Amount(msgspec.Struct, frozen=True):
     high: float
 
 
+class SameTest(msgspec.Struct, frozen=True):
+    """Columns of a row have these values."""
+
+    columns: tuple[tuple[str, str], ...]
+
+    def __call__(self, s: str, arg: Argument) -> str:
+        tests = " AND ".join(f"{s}.{column} = {arg(value)}" for column, value in self.columns)
+        return tests if len(self.columns) == 1 else f"({tests})"
+
+
+class TargetTest(msgspec.Struct, frozen=True):
+    """A reference is one of these."""
+
+    targets: tuple[str, ...]
+
+    def __call__(self, s: str, arg: Argument) -> str:
+        return f"{s}.target = ANY({arg(list(self.targets))}::text[])"
+
+
 def token_test(name: str, value: str) -> Test:
     """`code`, `system|code`, `|code` (no system), `system|` (any code)."""
     given = split(value, "|")
@@ -68,11 +87,9 @@ def token_test(name: str, value: str) -> Test:
         raise _bad(name, f"{value!r} is none of code, system|code, |code and system|")
     code = given[-1][:MAX_CHARACTERS]
     if len(given) == 1:
-        return lambda s, arg: f"{s}.code = {arg(code)}"
+        return SameTest((("code", code),))
     system = given[0][:MAX_CHARACTERS]
-    if not code:
-        return lambda s, arg: f"{s}.system = {arg(system)}"
-    return lambda s, arg: f"({s}.code = {arg(code)} AND {s}.system = {arg(system)})"
+    return SameTest((("system", system),)) if not code else SameTest((("code", code), ("system", system)))
 
 
 def of_type_test(name: str, value: str) -> Test:
@@ -156,6 +173,13 @@ class DateTest(msgspec.Struct, frozen=True):
         within = [f"d.low >= {arg(_earlier(ends, by))} AND d.low <= {last}" for by in SPANS] + [f"d.low <= {last}"]
         of_span = [f"SELECT * FROM {table} d WHERE {numbers} AND {span_of('d')} = {nth} AND {one}" for nth, one in enumerate(within)]
         return f"({' UNION ALL '.join(of_span)})"
+
+    @property
+    def within(self) -> tuple[datetime, datetime] | None:
+        """From when and until when what is looked up begins, but for what begins earlier and lasts; None where an end is open."""
+        begins, before, ends = self._begins(), self._before(), self._ends()
+        first = begins if begins is not None else ends
+        return None if first is None or before is None else (first, before)
 
     def _bounds(self, s: str, arg: Argument) -> list[str]:
         """What follows from the tests, and an index of where intervals begin can use."""

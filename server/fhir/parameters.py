@@ -261,7 +261,7 @@ def _reference(parameter: Parameter, modifier: str, name: str, value: str) -> Co
     if modifier and may_be and modifier not in may_be:
         return Never()
     targets = [target for one in alternatives(value) for target in _targets(comparisons.unescaped(one), modifier, may_be, name)]
-    return HasRow("reference", _numbers(parameter.looks), (_targets_test(targets),)) if targets else Never()
+    return HasRow("reference", _numbers(parameter.looks), (comparisons.TargetTest(tuple(targets)),)) if targets else Never()
 
 
 def _targets(value: str, modifier: str, may_be: tuple[str, ...], name: str) -> list[str]:
@@ -289,10 +289,6 @@ def here(reference: str) -> list[str]:
     return [reference, f"{OWN_BASE.get()}/{reference}"] if OWN_BASE.get() else [reference]
 
 
-def _targets_test(targets: list[str]) -> Test:
-    return lambda s, arg: f"{s}.target = ANY({arg(targets)}::text[])"
-
-
 def _composite(parameter: Parameter, name: str, value: str) -> Condition:
     """`a$b`: what each part asks for, of the same container (R5 search.html#composite)."""
     tests = []
@@ -309,7 +305,7 @@ def _part_test(kind: str, name: str, text: str) -> Test:
         raise FhirError(400, "value", f"{name}: a part has no value", f"http.{name}")
     if kind != "reference":
         return _COMPARISONS[kind, ""](name, text)
-    return _targets_test(_targets(comparisons.unescaped(text), "", (), name))
+    return comparisons.TargetTest(tuple(_targets(comparisons.unescaped(text), "", (), name)))
 
 
 def _chain(parameter: Parameter, modifier: str, name: str, rest: str, value: str, depth: int) -> Condition:

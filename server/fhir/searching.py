@@ -109,7 +109,9 @@ async def answer_search(
     if shown.is_count or page.count == 0:  # R5 search.html#count: the same
         await _check_unchanged(services, known)
         return bundle("searchset", page, links(request, services, page, is_first, None), _warning(ignored), shown)
-    rows = await matches.page(services.searches, page.after, page.count + 1)
+    only = searches[0] if len(searches) == 1 else None
+    pool = services.plans.pool(only.conditions, is_sorted=bool(only.sort)) if only is not None else services.searches
+    rows = await matches.page(pool, page.after, page.count + 1)
     more, rows = len(rows) > page.count, rows[: page.count]
     if is_first and not more:  # all are here
         page = msgspec.structs.replace(page, total=len(rows))

@@ -27,6 +27,7 @@ from eventlog.envelope import RecordedEvent
 from projections import schemas
 from projections.fhir.projection import SCHEMA, FhirProjection
 from projections.fhir.versions import Versions
+from server.fhir.plans import Statistics, finds_few
 from server.fhir.search import Search
 
 pytestmark = pytest.mark.slow
@@ -309,13 +310,19 @@ def database(embedded_server: str) -> Iterator[str]:
     asyncio.run(drop_database(embedded_server, url))
 
 
+NOTHING_IS_COMMON = Statistics(frozenset(), (0.0, 4e9), (), 1.0)
+
+
 @settings(max_examples=60)
 @given(history=histories, asked=st.lists(searches, min_size=5, max_size=25))
 def test_sql_finds_what_a_look_at_every_resource_finds(
     database: str, history: list[tuple[int, Json]], asked: list[tuple[str, list[tuple[str, str]]]]
 ) -> None:
     async def check() -> None:
-        async with asyncpg.create_pool(database, min_size=1, max_size=1) as pool:
+        async with (
+            asyncpg.create_pool(database, min_size=1, max_size=1) as pool,
+            asyncpg.create_pool(database, min_size=1, max_size=1, server_settings={"plan_cache_mode": "force_generic_plan"}) as planned_once,
+        ):
             async with pool.acquire() as connection:
                 standing = await fill(connection, history)
             for position, there in enumerate(standing):
@@ -330,6 +337,8 @@ def test_sql_finds_what_a_look_at_every_resource_finds(
                     }
                     assert sorted(found) == sorted(expected), (kind, conditions, position, there)
                     assert await statement.count(pool) == len(expected)
+                    if any(finds_few(one, NOTHING_IS_COMMON) for one in search.conditions):
+                        assert await _pages(statement, planned_once) == found
 
     asyncio.run(check())
 

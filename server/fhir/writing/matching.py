@@ -53,7 +53,7 @@ async def matches(
     check_search(asker, resource_type, condition)
     statement = Statement(resource_type, conditions_within(access, resource_type, conditions), position)
     async with in_time(services):
-        rows = await statement.page(services.searches, "", 2)
+        rows = await statement.page(services.plans.pool(conditions), "", 2)
     recorder: AccessRecorder | None = services.recorder
     if recorder is not None:
         names = tuple(sorted({name for name, _ in condition}))
