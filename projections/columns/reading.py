@@ -34,10 +34,11 @@ async def all_rows(
     connection: asyncpg.Connection, schema: str, level: Level, tables: Mapping[Level, Table], beyond: int | None = None
 ) -> AsyncIterator[Rows]:
     """In pieces. ``beyond``: only what began beyond this position. Within a transaction."""
-    read = reader(level, tables)
+    read: Callable[[Sequence[Any]], Rows] | None = None
     where = "true" if beyond is None else f"position_from > {beyond:d}"
     cursor = await connection.cursor(statement(level, schema, where))
     while records := await cursor.fetch(ROWS_A_FETCH):
+        read = read or reader(level, tables)  # which is costly to make, and mostly nothing has changed
         yield await asyncio.to_thread(read, records)
 
 

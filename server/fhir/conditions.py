@@ -26,15 +26,18 @@ class Condition(Protocol):
         """``version`` is the alias of a row of ``resource``."""
 
 
-def joined(condition: Condition, version: str, statement: Statement, tables: list[str]) -> list[str]:
+def joined(condition: Condition, version: str, statement: Statement, tables: list[str], beyond: str = "") -> list[str]:
     """The condition as tests on ``tables``, to which those that it looks into are added, so that the planner may begin with whichever
     finds least. A version then comes once for each row that passes. What is no plain look stays one test.
+
+    ``beyond``: the key behind which a page begins. Said of the rows, too, an index in the order of keys begins there.
     """
     match condition:
         case HasRow(is_negated=False):
             row = statement.alias()
             tables.append(f"{condition.rows(statement)} {row}")
-            return [f"{row}.key = {version}.key", of(condition.numbers, row), any_of([test(row, statement.argument) for test in condition.tests])]
+            begins = [f"{row}.key > {beyond}"] if beyond else []
+            return [f"{row}.key = {version}.key", *begins, of(condition.numbers, row), any_of([test(row, statement.argument) for test in condition.tests])]
         case Chained(numbers=numbers, alternatives=((target_type, inner),)):
             link, other = statement.alias(), statement.alias()
             tables += [f"{SCHEMA}.reference {link}", f"{SCHEMA}.resource {other}"]

@@ -96,10 +96,11 @@ class Statement:
         text = self._text()
         tables = [f"{SCHEMA}.resource r"]
         tests = [_IMPLIED if any(isinstance(one, HasRow) and not one.is_negated for one in self._conditions) else _OF_TYPE, text.held("r")]
+        beyond = text.argument(mark[-1]) if mark is not None else ""
+        if beyond:
+            tests.append(f"r.key > {beyond}")
         for condition in self._conditions:
-            tests += joined(condition, "r", text, tables)
-        if mark is not None:
-            tests.append(f"r.key > {text.argument(mark[-1])}")
+            tests += joined(condition, "r", text, tables, beyond)
         columns = _COLUMNS if len(tables) == 1 else f"DISTINCT ON (r.key) {_COLUMNS}"
         return text.of(f"SELECT {columns} FROM {', '.join(tables)} WHERE {' AND '.join(tests)} ORDER BY r.key LIMIT {text.argument(limit)}")
 
