@@ -195,10 +195,11 @@ def test_a_global_id_leads_back_to_each_thing(served: ListeningSite) -> None:
 
 
 def test_what_belongs_to_a_thing_comes_in_pages_and_under_conditions(served: ListeningSite) -> None:
-    query = """query($uid: String!, $after: String) { study(studyUid: $uid) {
-        findings(first: 1, after: $after) { totalCount nodes { label } pageInfo { hasNextPage endCursor } } } }"""
+    query = """query($uid: String!, $asOf: AsOfInput, $after: String) { study(studyUid: $uid, asOf: $asOf) {
+        findings(first: 1, after: $after) { position totalCount nodes { label } pageInfo { hasNextPage endCursor } } } }"""
     first = ask(served, query, uid=f"{ROOT}.1")["study"]["findings"]
-    second = ask(served, query, uid=f"{ROOT}.1", after=first["pageInfo"]["endCursor"])["study"]["findings"]
+    # That somebody asked is an event, too: the rest of the page is of the position that the first part was of.
+    second = ask(served, query, uid=f"{ROOT}.1", asOf={"position": first["position"]}, after=first["pageInfo"]["endCursor"])["study"]["findings"]
     assert (first["totalCount"], first["pageInfo"]["hasNextPage"], second["pageInfo"]["hasNextPage"]) == (2, True, False)
     assert {first["nodes"][0]["label"], second["nodes"][0]["label"]} == {"liver", "lung_left"}
     whole = """{ studies { nodes { studyUid findings(where: {finding: {whole: true}}) { totalCount counts { findings series } nodes { label whole } } } } }"""
