@@ -20,11 +20,14 @@ async def lease(log: EventLog, key: str, *, patience_s: float = 0.0) -> AsyncIte
     try:
         yield await _had(connection, key, patience_s)
     finally:
-        if not connection.is_closed():
-            # A closed session's locks go when its backend ends, which is a little later.
-            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                await connection.execute("SELECT pg_advisory_unlock_all()")
-            await connection.close()
+        try:
+            if not connection.is_closed():
+                # A closed session's locks go when its backend ends, which is a little later.
+                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await connection.execute("SELECT pg_advisory_unlock_all()")
+                await connection.close()
+        finally:
+            connection.terminate()  # where who held it was cancelled once more: no lease outlives its block
 
 
 async def _had(connection: asyncpg.Connection, key: str, patience_s: float) -> bool:

@@ -150,6 +150,34 @@ async def test_a_lease_that_has_ended_can_be_had_at_once(event_log: EventLog) ->
             assert had
 
 
+async def test_a_lease_ends_with_who_is_cancelled_again_while_it_ends(event_log: EventLog) -> None:
+    for turns in range(6):
+        held = asyncio.Event()
+        sessions = await sessions_of(event_log)
+
+        async def hold(held: asyncio.Event) -> None:
+            async with lease(event_log, "it"):
+                held.set()
+                await asyncio.sleep(60)
+
+        holder = asyncio.create_task(hold(held))
+        await held.wait()
+        holder.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        holder.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await holder
+        async with asyncio.timeout(5):  # what holds the traceback holds the session, if nothing has ended it
+            while await sessions_of(event_log) > sessions:
+                await asyncio.sleep(0.02)
+        assert cancelled.value is not None
+
+
+async def sessions_of(log: EventLog) -> int:
+    return int(await log.pool.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"))
+
+
 async def test_an_unknown_projection_is_named(event_log: EventLog) -> None:
     with pytest.raises(UnknownProjection, match="nope"):
         await Runner(event_log, [StudyList()]).rebuild("nope")
