@@ -24,6 +24,8 @@ from eventlog.errors import EmbeddedDatabaseFailed
 
 START_TIMEOUT_S = 60.0
 USER_TRIES = 5
+DYING_S = 0.2
+"""In which a process that was killed is gone."""
 
 # The socket is the only way in, and only its owner (and root) may use it: trust authentication needs no more.
 _SETTINGS = """
@@ -58,10 +60,17 @@ class EmbeddedPostgres:
         Raises EmbeddedDatabaseFailed.
         """
         with self._locked():
-            info = self._running() or self._start()
             self._write_users({*self._live_users(), _identity(os.getpid())})
-            _make_database(info, database)
-            return info.get_uri(database=database)
+            try:
+                return self._with_database(database)
+            except subprocess.CalledProcessError:  # it may have been killed just now
+                time.sleep(DYING_S)
+            try:
+                return self._with_database(database)
+            except subprocess.CalledProcessError as error:
+                raise EmbeddedDatabaseFailed(
+                    f"the embedded PostgreSQL in {self.folder} does not answer ({str(error.stderr).strip()}): see {self.folder / 'log'}"
+                ) from error
 
     def leave(self) -> None:
         """This process needs the server no more; the last one stops it."""
@@ -76,6 +85,11 @@ class EmbeddedPostgres:
         info = self._running()
         return info.pid if info else None
 
+    def _with_database(self, database: str) -> str:
+        info = self._running() or self._start()
+        _make_database(info, database)
+        return info.get_uri(database=database)
+
     def _running(self) -> PostmasterInfo | None:
         try:
             info = PostmasterInfo.read_from_pgdata(self.folder)
@@ -83,7 +97,7 @@ class EmbeddedPostgres:
             return None
         if info is None or not info.is_running() or info.status != "ready":
             return None
-        return info if "postgres" in _name(info.pid) else None  # the number may belong to another process by now
+        return info if self._is_server(info.pid) else None
 
     def _start(self) -> PostmasterInfo:
         try:
@@ -122,8 +136,17 @@ class EmbeddedPostgres:
         except (FileNotFoundError, ValueError):
             pid_file.unlink(missing_ok=True)
             return
-        if not psutil.pid_exists(pid) or "postgres" not in _name(pid):
+        if not self._is_server(pid):
             pid_file.unlink(missing_ok=True)
+
+    def _is_server(self, pid: int) -> bool:
+        """Not another process that has got a killed server's number, be it of another PostgreSQL, nor one that is dead and only
+        not yet reaped: in a container nobody may do that."""
+        try:
+            process = psutil.Process(pid)
+            return process.status() != psutil.STATUS_ZOMBIE and str(self.folder.resolve()) in process.cmdline()
+        except psutil.Error:
+            return False
 
     def _stop(self) -> None:
         server = _server_in(self.folder)
@@ -181,15 +204,6 @@ def _identity(pid: int) -> tuple[int, float]:
         return pid, 0.0
 
 
-def _name(pid: int) -> str:
-    """Empty for one that is gone, or dead and only not yet reaped: in a container nobody may do that."""
-    try:
-        process = psutil.Process(pid)
-        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.name())
-    except psutil.NoSuchProcess:
-        return ""
-
-
 def _make_database(info: PostmasterInfo, database: str) -> None:
     """`createdb` unless it exists (asked by the server's own psql: no driver here is synchronous)."""
     binaries = PostgresServer(Path("/"), cleanup_mode=None).bin_path
@@ -198,4 +212,4 @@ def _make_database(info: PostmasterInfo, database: str) -> None:
         [*psql, "-c", f"SELECT 1 FROM pg_database WHERE datname = '{database}'"], capture_output=True, text=True, check=True
     )
     if there.stdout.strip() != "1":
-        subprocess.run([*psql, "-c", f'CREATE DATABASE "{database}"'], capture_output=True, check=True)
+        subprocess.run([*psql, "-c", f'CREATE DATABASE "{database}"'], capture_output=True, text=True, check=True)

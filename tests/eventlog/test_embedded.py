@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -80,6 +81,40 @@ async def test_a_killed_database_is_started_again(postgres: EmbeddedPostgres) ->
         again = await asyncpg.connect(postgres.url("anamnesis"))
         assert await again.fetchval("SELECT n FROM kept") == 1
         await again.close()
+
+
+async def test_one_that_is_killed_while_it_is_asked_is_started_again(postgres: EmbeddedPostgres) -> None:
+    postgres.url("anamnesis")
+    pid = postgres.process_id()
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    asked = asyncio.create_task(asyncio.to_thread(postgres.url, "anamnesis"))
+    try:
+        while not any(one.name() == "psql" for one in psutil.Process().children()):
+            await asyncio.sleep(0.01)
+        assert not asked.done(), "nobody answers"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert await answers(await asked)
+    assert postgres.process_id() not in (None, pid)
+
+
+async def test_a_killed_database_whose_number_another_postgresql_has_is_started_again(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    other = EmbeddedPostgres(tmp_path / "other")
+    postgres.url("anamnesis")
+    killed = postgres.process_id()
+    assert killed is not None
+    try:
+        other.url("anamnesis")
+        os.kill(killed, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(killed)] if psutil.pid_exists(killed) else [], timeout=10)
+        pid_file = postgres.folder / "postmaster.pid"
+        pid_file.write_text(pid_file.read_text().replace(str(killed), str(other.process_id()), 1))
+        assert postgres.process_id() is None
+        assert await answers(postgres.url("anamnesis"))
+        assert postgres.process_id() not in (None, killed, other.process_id())
+    finally:
+        other.leave()
 
 
 async def test_only_its_owner_may_use_the_socket(postgres: EmbeddedPostgres) -> None:
