@@ -29,6 +29,7 @@ from eventlog.errors import LogUnavailable, SchemaOutdated
 from eventlog.schema import HALF_RESTORED, SERVER_ROLE, check_revision, refuse_half_restored
 from eventlog.sealing import SubjectKey
 from eventlog.settings import LogSettings
+from eventlog.together import Together
 from eventlog.vault import Vault
 
 CHANNEL = "anamnesis_log"
@@ -49,7 +50,8 @@ _COLUMNS = (
 
 
 class _UnchangedConnection(asyncpg.Connection):  # type: ignore[misc]
-    """Given back as it was taken: putting a session back in order takes as long as a read of one row does."""
+    """Given back as it was taken, but for a transaction that is open: putting a session back in order takes as long as a read of one row
+    does. What needs settings or locks of a session has one of its own (`EventLog.connect`)."""
 
     def get_reset_query(self) -> str:
         return ""
@@ -67,6 +69,7 @@ class EventLog:
         self.url = url
         self._session = session
         self._appender = Appender(self.connect, give_up_after_s=GIVE_UP_AFTER_S)
+        self._keys: Together[str, SubjectKey] = Together(self._keys_for_opening)
         self._heard = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._notifier: asyncio.Task[None] | None = None
@@ -80,7 +83,9 @@ class EventLog:
         try:
             url = await database_url(settings)
             session = await server_settings(url, SERVER_ROLE)
-            pool = await asyncpg.create_pool(url, min_size=1, max_size=POOL_SIZE, server_settings=session)
+            pool = await asyncpg.create_pool(
+                url, min_size=1, max_size=POOL_SIZE, server_settings=session, connection_class=_UnchangedConnection
+            )
         except CONNECTION_ERRORS as error:
             raise LogUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
         try:
@@ -134,17 +139,30 @@ class EventLog:
         if len({append.stream for append in appends}) < len(appends):
             raise ValueError("an append names each stream once")
         subjects = {s for append in appends for new in append.events if (s := codec.subject_of(new.event))}
-        keys: Mapping[str, SubjectKey] = {}
-        if subjects:
+        keys = self.vault.keys_at_hand(subjects)
+        if keys is None:
             try:
-                async with self.pool.acquire() as connection:
-                    keys = await self.vault.keys_for_sealing(subjects, connection)
+                keys = await self._keys_for_sealing(subjects)
             except CONNECTION_ERRORS as error:
                 raise LogUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
         request = self._request(appends, keys, principal, correlation_id or new_event_id())
         appended = await self._appender.append(request)
         self._tell()
         return appended
+
+    async def _keys_for_sealing(self, subjects: Collection[str]) -> Mapping[str, SubjectKey]:
+        """Raises SubjectKeyDestroyed."""
+        if len(subjects) == 1:  # as most writes have; many of them at once ask as one
+            (subject,) = subjects
+            key = await self._keys.get(subject)
+            if key is not None:
+                return {subject: key}
+        async with self.pool.acquire() as connection:
+            return await self.vault.keys_for_sealing(subjects, connection)
+
+    async def _keys_for_opening(self, subjects: Collection[str]) -> Mapping[str, SubjectKey]:
+        async with self.pool.acquire() as connection:
+            return await self.vault.keys_for_opening(subjects, connection)
 
     def _request(
         self, appends: Sequence[StreamAppend], keys: Mapping[str, SubjectKey], principal: Principal, correlation_id: UUID

@@ -12,7 +12,7 @@ import asyncio
 import hmac
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
 import asyncpg
@@ -104,6 +104,13 @@ class Vault:
         """What ``wrap`` was given. Raises KeyEncryptionKeyWrong."""
         await self._know(kek_id)
         return self._keks.unwrap(wrapped, kek_id)
+
+    def keys_at_hand(self, subjects: Collection[str]) -> Mapping[str, SubjectKey] | None:
+        """The keys of these subjects; None where the database has to be asked for one, or whether one was destroyed."""
+        if not subjects:
+            return {}
+        is_trusted = time.monotonic() - self._asked_at < TRUSTED_S and all(subject in self._keys for subject in subjects)
+        return {subject: self._keys[subject] for subject in subjects} if is_trusted else None
 
     async def keys_for_sealing(self, subjects: Iterable[str], connection: asyncpg.Connection) -> Mapping[str, SubjectKey]:
         """The keys of these subjects, made where there is none yet. Durable before return.

@@ -12,12 +12,19 @@ from typing import Any, get_args
 from fastapi import Request, Response
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 Dependency = Callable[[Request], Awaitable[object]]
 
 
 class DirectRoute(APIRoute):
     """Raises TypeError where something was declared that would not be done: a check left out must not look like one that passed."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **said: Any) -> None:
+        super().__init__(path, endpoint, **said)
+        if self.max_body_size is not None:
+            raise TypeError(f"{path}: a limit of the body is the application's here, and none of a route")
+        self.app = _answered(self.get_route_handler())
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         if self.dependencies:
@@ -30,6 +37,16 @@ class DirectRoute(APIRoute):
             return answer
 
         return handle
+
+
+def _answered(handle: Callable[[Request], Coroutine[Any, Any, Response]]) -> ASGIApp:
+    """Without the stacks in which FastAPI would close dependencies; errors go to the application's handlers, as they do from there."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await handle(Request(scope, receive, send))
+        await answer(scope, receive, send)
+
+    return app
 
 
 def _dependencies(endpoint: Callable[..., Any]) -> dict[str, Dependency]:

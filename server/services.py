@@ -21,6 +21,7 @@ from eventlog.errors import EmbeddedDatabaseFailed
 from eventlog.log import EventLog
 from eventlog.schema import migrate
 from eventlog.sealer import run_sealer
+from eventlog.together import Together
 from eventlog.tree import Tree
 from projections.catalogue import projections
 from projections.cohort.postgresql import PostgresEngine
@@ -43,7 +44,6 @@ from server.fhir.plans import Plans
 from server.intake import Intake
 from server.projecting import ProjectingProcess
 from server.settings import ServerSettings
-from server.together import Together
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -94,7 +94,7 @@ class Services:
     """What the site has added to the search parameters, as the last request found it (server.fhir.state)."""
 
     async def ask(self, ask: Callable[[Services, list[K]], Awaitable[Mapping[K, V]]], key: K) -> V | None:
-        """``ask`` for this key and those that others ask for at the same time (server.together)."""
+        """``ask`` for this key and those that others ask for at the same time (eventlog.together)."""
         if ask not in self.together:
             self.together[ask] = Together(partial(ask, self))
         answer: V | None = await self.together[ask].get(key)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.together import Together
+from eventlog.together import Together
 
 
 class Book:
