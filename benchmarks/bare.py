@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 
 from projections.fhir.projection import SCHEMA
 
-ROW = f"SELECT body FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND position_to IS NULL"
+ROW = f"SELECT body FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 ORDER BY version DESC LIMIT 1"
 
 
 def bare_app(url: str) -> FastAPI:

@@ -46,7 +46,7 @@ from projections.fhir.vocabulary import (
 )
 from projections.parts import cut_at_erasures
 
-NAME, VERSION = "fhir", 5
+NAME, VERSION = "fhir", 6
 SCHEMA = f"{NAME}_v{VERSION}"
 CURATED = ("Patient", "ImagingStudy", "ImagingSelection", "BodyStructure", "Observation", "Device", "Provenance", "AuditEvent")
 """Types of which the log itself implies resources; clients may write others of some of these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 
 import asyncpg
 import msgspec
@@ -16,6 +17,8 @@ from projections.fhir.vocabulary import Json
 
 Key = tuple[str, str]
 _DELETED: Json = {}
+_BY_VALUE, _BY_TARGET = itemgetter(0, 1), itemgetter(1, 0)
+"""Of search rows: the source and what is compared; of references, the target and the source."""
 VERSION_BITS = 20
 """How many versions one event may make, as a power of two."""
 VERSIONS_BETWEEN = 100
@@ -177,6 +180,8 @@ class Versions:
         finally:
             await copying
         for table, of_table in found.items():
+            # As their index holds them: neighbours go to one page, and the next is near.
+            of_table.sort(key=_BY_TARGET if table == "reference" else _BY_VALUE)
             await _copy(connection, table, of_table)
         for table, more in self._rows.items():
             await _copy(connection, table, more)

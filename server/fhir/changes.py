@@ -41,12 +41,12 @@ _WHOLE = """
 """
 _WITHIN = """
     (SELECT {keys} FROM {schema}.resource r WHERE r.type {types}
-        AND r.position_to IS DISTINCT FROM r.position_from AND {period} AND {reach}
+        AND r.body <> '' AND {period} AND {reach}
     ORDER BY r.position_from {order}, r.type {order}, r.id {order} LIMIT $8)
 """
 _DELETED_WITHIN = """
     (SELECT {keys} FROM {schema}.resource v JOIN {schema}.resource r
-        ON r.type = v.type AND r.id = v.id AND r.version = v.version + 1 AND r.position_to = r.position_from
+        ON r.type = v.type AND r.id = v.id AND r.version = v.version + 1 AND r.body = ''
     WHERE r.type {types} AND v.type {types} AND {period} AND {reach}
     ORDER BY r.position_from {order}, r.type {order}, r.id {order} LIMIT $8)
 """

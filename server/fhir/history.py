@@ -28,7 +28,7 @@ _COLUMNS = "r.type, r.id, r.version, r.last_updated, r.body, r.position_to"
 # Each gives one row, with nulls when there is no such version; the position is of the same snapshot.
 _CURRENT = f"""
     SELECT {_REACHED} AS as_of, {_COLUMNS} FROM (VALUES (1)) AS always
-    LEFT JOIN {SCHEMA}.resource r ON r.type = $1 AND r.id = $2 AND r.position_to IS NULL
+    LEFT JOIN LATERAL (SELECT * FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 ORDER BY version DESC LIMIT 1) r ON r.position_to IS NULL
 """
 _HELD = f"""
     SELECT $3::bigint AS as_of, {_COLUMNS} FROM (VALUES (1)) AS always

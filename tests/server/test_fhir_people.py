@@ -298,7 +298,7 @@ async def test_a_bundle_brings_a_patient_and_all_that_is_of_it_sealed_under_one_
     patient_id = answer.json()["entry"][150]["response"]["location"].split("/Patient/")[1].split("/")[0]
     found = (await site.get("/fhir/Observation", "fhir:read", patient=f"Patient/{patient_id}", _summary="count")).json()
     assert found["total"] == 300
-    rows = await site.services.pool.fetch("SELECT DISTINCT subject_id FROM fhir_v5.record WHERE type = 'Observation' AND subject_id = $1", patient_id)
+    rows = await site.services.pool.fetch("SELECT DISTINCT subject_id FROM fhir_v6.record WHERE type = 'Observation' AND subject_id = $1", patient_id)
     assert len(rows) == 1
     gone = await send(site, "DELETE", f"Patient/{patient_id}")
     assert gone.status_code == 409 and "Observation/" in gone.text

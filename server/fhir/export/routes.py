@@ -51,11 +51,11 @@ router = APIRouter(route_class=FhirRoute)
 Asker = Annotated[Authenticated, Depends(requires("fhir:read", or_some="rs"))]
 
 
-class _FileRoute(FhirRoute):
+class _FileRoute(APIRoute):
     """A file is NDJSON, whatever of JSON is accepted: errors are OperationOutcomes all the same."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = APIRoute.get_route_handler(self)
+        handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
             try:

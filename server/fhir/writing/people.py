@@ -19,8 +19,8 @@ _MERGES = ("replaced-by", "replaces")
 
 _OF_THE_PATIENT = f"""
 SELECT c.type, c.id FROM {SCHEMA}.record c CROSS JOIN LATERAL (
-    SELECT FROM {SCHEMA}.resource r WHERE r.type = c.type AND r.id = c.id AND r.position_to IS NULL LIMIT 1
-) r WHERE c.subject_id = $1 ORDER BY c.type, c.id LIMIT $2
+    SELECT position_to FROM {SCHEMA}.resource WHERE type = c.type AND id = c.id ORDER BY version DESC LIMIT 1
+) r WHERE c.subject_id = $1 AND r.position_to IS NULL ORDER BY c.type, c.id LIMIT $2
 """
 
 

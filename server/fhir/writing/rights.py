@@ -18,7 +18,10 @@ from server.fhir.writing.records import Key
 from server.services import Services
 
 LETTERS = {"POST": "c", "PUT": "u", "PATCH": "u", "DELETE": "d"}
-_PROJECTED = f"SELECT key FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 AND position_to IS NULL"
+_PROJECTED = f"""
+    SELECT key FROM (SELECT key, position_to FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 ORDER BY version DESC LIMIT 1) r
+    WHERE position_to IS NULL
+"""
 _NOW = 2**62
 
 
