@@ -72,6 +72,16 @@ def drop(server_url: str, name: str) -> None:
     asyncio.run(_execute(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
 
+def compress_wal(server_url: str, url: str) -> bool:
+    """For this database, as docs/operate.md recommends; False where the server was built without LZ4, or does not let us."""
+    name = urlsplit(url).path.removeprefix("/")
+    try:
+        asyncio.run(_execute(server_url, f"ALTER DATABASE \"{name}\" SET wal_compression = 'lz4'"))
+    except (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError):
+        return False
+    return True
+
+
 def checkpoint(server_url: str) -> None:
     """Starts each run with clean buffers, so that no contender pays for the writes of the one before."""
     asyncio.run(_execute(server_url, "CHECKPOINT"))

@@ -189,6 +189,8 @@ def measure(server_url: str, size: int, clients: int, seconds: float, only: Sequ
     """One size, in a database of its own."""
     place: AbstractContextManager[tuple[str, bool]] = _kept(server_url, f"{keep}_{size}") if keep else _passing(server_url)
     with place as (url, is_filled):
+        if not database.compress_wal(server_url, url):
+            console.print("  this PostgreSQL does not compress its WAL with LZ4: spans of time take longer than in docs/benchmarks.md")
 
         def prepare(folder: Path) -> None:
             if not is_filled:

@@ -154,6 +154,7 @@ async def open_services(settings: ServerSettings, *, dimse: bool = True, project
                 settings.data_dir / COLUMNS,
                 CohortProjection.name,
                 CohortProjection.version,
+                CohortProjection.handles,
                 snapshot_every_s=settings.cohort_snapshot_every_s,
                 ahead=ahead,
                 most_bytes=settings.cohort_columns_mb << 20 if settings.cohort_columns_mb is not None else None,

@@ -15,6 +15,9 @@ from eventlog.log import EventLog
 from projections.cohort.projection import SCHEMA, CohortProjection
 from projections.runner import Runner
 
+FILLING = StudyRegistered
+"""The type of the events that stand in the log for whatever happens in a world."""
+
 
 async def prepare(log: EventLog) -> None:
     await Runner(log, [CohortProjection()]).prepare()
@@ -24,7 +27,7 @@ async def put(log: EventLog, world: World, erased: set[tuple[str, int]] = frozen
     """As if the projection had applied all that happened. ``erased``: entities that have just vanished."""
     missing = world.head - await log.head()
     if missing > 0:
-        events = [NewEvent(event=StudyRegistered(study_uid=f"9.{world.head}.{n}", subject_id="s")) for n in range(missing)]
+        events = [NewEvent(event=FILLING(study_uid=f"9.{world.head}.{n}", subject_id="s")) for n in range(missing)]
         await log.append([StreamAppend(stream=study_stream(f"9.{world.head}"), events=events)], principal=device("test"))
     async with log.pool.acquire() as connection, connection.transaction():
         for level in ABOVE:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -87,21 +87,26 @@ ALIKE = ("category", "code", "action", "outcome", "agent", "source")
 """Elements that many accesses have in common."""
 
 
+Found = tuple[str, tuple[Any, ...]]
+"""A table, and a row in it but for its last column, the key."""
+
+
 class Alike(msgspec.Struct, frozen=True):
     """What AuditEvents of one principal's accesses of one kind have in common."""
 
     elements: dict[str, msgspec.Raw]
     """As JSON already."""
-    rows: tuple[tuple[str, tuple[Any, ...]], ...]
-    """What they are found by: tables, and rows in them but for their last column, the key."""
+    rows: tuple[Found, ...]
+    """What they are found by."""
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """An AuditEvent to be stored: ``body`` holds some of its elements as JSON already, and ``found_by`` all others as they are."""
+    """An AuditEvent to be stored: ``body`` holds some of its elements as JSON already. It is found by ``rows``, tables and rows in them but
+    for their last column, the key, and by what the elements ``found_by`` give."""
 
     body: Json
     found_by: Json
-    alike: Alike
+    rows: tuple[Found, ...]
 
 
 def ready_audit_events(event: AccessesRecorded, recorded: RecordedEvent) -> Iterator[Ready]:
@@ -111,7 +116,8 @@ def ready_audit_events(event: AccessesRecorded, recorded: RecordedEvent) -> Iter
         alike = _alike(access.principal, access.action, access.outcome, recorded.origin)
         made = _own(access, nth, recorded, entry)
         body = {name: made.get(name) or alike.elements[name] for name in _ORDER if name in made or name in alike.elements}
-        yield Ready(body, made, alike)
+        others = {**made, "entity": made["entity"][len(access.subjects) :]} if access.subjects else made
+        yield Ready(body, others, (*alike.rows, *_rows_of_patients(access.subjects)))
 
 
 @lru_cache(maxsize=1024)
@@ -121,6 +127,38 @@ def _alike(principal: Principal, action: Action, outcome: Outcome, origin: str) 
     add_rows({"resourceType": "AuditEvent", **elements}, 0, found)
     rows = tuple((table, row[:-1]) for table, of_table in found.items() for row in of_table)
     return Alike({name: msgspec.Raw(msgspec.json.encode(value)) for name, value in elements.items()}, rows)
+
+
+_SOMEBODY = "somebody"
+
+
+def _rows_of_patients(subjects: Sequence[str]) -> Iterator[Found]:
+    """Of the entities that these are: a page of a search may be of many, who differ by their reference alone."""
+    if subjects:
+        alike, each = _rows_of_somebody()
+        yield from alike
+        for subject_id in subjects:
+            target = f"Patient/{subject_id}"
+            for table, before, after in each:
+                yield table, (*before, target, *after)
+
+
+@cache
+def _rows_of_somebody() -> tuple[list[Found], list[tuple[str, tuple[Any, ...], tuple[Any, ...]]]]:
+    """Rows that do not name the patient; and those that do, before and after the name."""
+    found = no_rows()
+    add_rows({"resourceType": "AuditEvent", "entity": [_entity(_SOMEBODY)]}, 0, found)
+    alike: list[Found] = []
+    each = []
+    target = f"Patient/{_SOMEBODY}"
+    for table, rows in found.items():
+        for row in rows:
+            if target in row:
+                at = row.index(target)
+                each.append((table, row[:at], row[at + 1 : -1]))
+            else:
+                alike.append((table, row[:-1]))
+    return alike, each
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -202,7 +240,11 @@ _PATIENT, _DOMAIN_RESOURCE = concept(PATIENT), concept(DOMAIN_RESOURCE)
 
 
 def _patients(access: Access) -> list[Json]:
-    return [{"what": reference("Patient", subject_id), "role": _PATIENT} for subject_id in access.subjects]
+    return [_entity(subject_id) for subject_id in access.subjects]
+
+
+def _entity(subject_id: str) -> Json:
+    return {"what": reference("Patient", subject_id), "role": _PATIENT}
 
 
 def _things(access: Access) -> list[Json]:

@@ -165,7 +165,7 @@ def _accesses(event: AccessesRecorded, recorded: RecordedEvent, versions: Versio
             versions.put_numbered({**body, "meta": meta}, 1, recorded)
         return
     for ready in ready_audit_events(event, recorded):
-        versions.put_numbered({**ready.body, "meta": meta}, 1, recorded, found_by=ready.found_by, rows=ready.alike.rows)
+        versions.put_numbered({**ready.body, "meta": meta}, 1, recorded, found_by=ready.found_by, rows=ready.rows)
 
 
 def _person(subject_id: str, recorded: RecordedEvent, versions: Versions, persons: dict[str, Person]) -> Json:

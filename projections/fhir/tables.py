@@ -8,6 +8,7 @@ that is matched has the collation "C".
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cache
 
 from projections.fhir.search.rows import LABEL
 
@@ -15,6 +16,7 @@ SPANS = (timedelta(hours=1), timedelta(days=1), timedelta(days=31), timedelta(da
 """Lengths of intervals, as classes: those that overlap another interval begin at most so long before it. The last class is longer ones."""
 
 
+@cache
 def span_of(row: str) -> str:
     """The class of an interval's length, as SQL on an alias of a row of ``date``."""
     arms = " ".join(f"WHEN {row}.high - {row}.low <= interval '{one.total_seconds():.0f} s' THEN {nth}" for nth, one in enumerate(SPANS))

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import asyncpg
 import msgspec
-from fastapi import Request, Response
+from fastapi import Response
 
 from server.as_of import HEADER, PARAMETER
 from server.auth.principals import Authenticated
@@ -18,7 +18,6 @@ from server.fhir.identities import shown_to
 from server.fhir.outcome import FHIR_JSON, FhirError
 from server.fhir.pages import Page, open_page, seal_page
 from server.fhir.representation import Representation
-from server.fhir.route import base_url
 from server.services import Services
 
 PAGE_PARAMETER = "_page"
@@ -42,9 +41,9 @@ def opened_page(services: Services, access: Access, path: str, given: Given) -> 
     return page
 
 
-def links(request: Request, services: Services, page: Page, is_first: bool, last: str | None) -> list[dict[str, str]]:
-    """To this page, and to the next one when there is something beyond ``last``. Each names the position that is used."""
-    path = f"{base_url(request)}/{page.resource_type}".rstrip("/")
+def links(base: str, services: Services, page: Page, is_first: bool, last: str | None) -> list[dict[str, str]]:
+    """To this page, and to the next one when there is something beyond ``last``. Each names the position that is used. ``base``: our address."""
+    path = f"{base}/{page.resource_type}".rstrip("/")
 
     def link(one: Page) -> str:
         return f"{path}?{urlencode([(PARAMETER, str(one.position)), (PAGE_PARAMETER, seal_page(services.log.vault, one))])}"

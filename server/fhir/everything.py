@@ -99,7 +99,7 @@ async def everything(request: Request, reader: Reader, resource_type: str, resou
         }
         for row, body in zip(rows, bodies, strict=True)
     ]
-    return bundle("searchset", page, links(request, services, page, is_first, last), entries, shown)
+    return bundle("searchset", page, links(base, services, page, is_first, last), entries, shown)
 
 
 async def _of_patient(pool: asyncpg.Pool, near: Neighbours, focal: Named, care: CareDates | None) -> Found:

@@ -120,7 +120,7 @@ async def _answer(
     bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
     back = await _brought_back(services, rows)
     entries = [_entry(request, row, body, shown, is_back=(row["type"], row["id"], row["version"]) in back) for row, body in zip(rows, bodies, strict=True)]
-    return bundle("history", page, links(request, services, page, is_first, last), entries, shown)
+    return bundle("history", page, links(base_url(request), services, page, is_first, last), entries, shown)
 
 
 async def _brought_back(services: Services, rows: list[asyncpg.Record]) -> set[tuple[str, str, int]]:

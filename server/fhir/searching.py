@@ -82,7 +82,8 @@ async def answer_search(
     asked = given if page is None else page.parameters
     reached = await reached_position(services)
     known = CURRENT.get()
-    OWN_BASE.set(base_url(request))
+    base = base_url(request)
+    OWN_BASE.set(base)
     lenient = page is None and preferences(request).is_lenient
     searches, ignored = _parsed(types, asked if path else [one for one in asked if one[0] != TYPE_PARAMETER], lenient=lenient)
     searches = [one.within(access) for one in searches]
@@ -108,21 +109,20 @@ async def answer_search(
     saw_search(request, page.parameters)
     if shown.is_count or page.count == 0:  # R5 search.html#count: the same
         await _check_unchanged(services, known)
-        return bundle("searchset", page, links(request, services, page, is_first, None), _warning(ignored), shown)
+        return bundle("searchset", page, links(base, services, page, is_first, None), _warning(ignored), shown)
     only = searches[0] if len(searches) == 1 else None
     pool = services.plans.pool(only.conditions, is_sorted=bool(only.sort)) if only is not None else services.searches
     rows = await matches.page(pool, page.after, page.count + 1)
     more, rows = len(rows) > page.count, rows[: page.count]
     if is_first and not more:  # all are here
         page = msgspec.structs.replace(page, total=len(rows))
-    page_links = links(request, services, page, is_first, matches.mark(rows[-1]) if more else None)
+    page_links = links(base, services, page, is_first, matches.mark(rows[-1]) if more else None)
     beside = await included(services.searches, access, rows, searches[0].includes, page.position)
     await _check_unchanged(services, known)
     modes = ["match"] * len(rows) + ["include"] * len(beside)
     rows = [*rows, *beside]
     saw_resources(request, (row["body"] for row in rows))
     bodies = await shown_bodies(services, reader, [row["type"] for row in rows], rows, page.position)
-    base = base_url(request)
     entries: list[dict[str, Any]] = [
         {
             "fullUrl": f"{base}/{row['type']}/{row['id']}",

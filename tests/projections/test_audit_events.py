@@ -48,7 +48,7 @@ def test_of_parts_they_are_what_they_are_as_a_whole(accesses: tuple[Access, ...]
     for key, one in enumerate(whole):
         add_rows(one, key, expected)
     for key, one in enumerate(ready):
-        for table, columns in one.alike.rows:
+        for table, columns in one.rows:
             found[table].append((*columns, key))
         add_rows(one.found_by, key, found)
     assert _in_any_order(found) == _in_any_order(expected)

@@ -29,7 +29,7 @@ async def columns(log: EventLog) -> AsyncIterator[Engine]:
     runner = Runner(log, [CohortProjection()], batch=7)
     await runner.prepare()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as threads:
-        follower = Follower(log, Path(folder), NAME, VERSION)
+        follower = Follower(log, Path(folder), NAME, VERSION, CohortProjection.handles)
         following = asyncio.create_task(follower.run())
         try:
             head = await runner.catch_up()

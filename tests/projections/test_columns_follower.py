@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 from cohort_logs import a_log
-from cohort_tables import prepare, put
+from cohort_tables import FILLING, prepare, put
 from columns_questions import check
 from columns_world import Naive, World
 
 from domain import facet
+from domain.access import Action
 from domain.condition import Level, OneOf, Query
 from domain.facet import FACETS_STREAM, Facets
 from domain.principal import device
@@ -30,6 +31,7 @@ from projections.columns import snapshot
 from projections.columns.engine import ColumnsEngine
 from projections.columns.errors import NotAColumn, SnapshotRefused
 from projections.columns.follower import Follower
+from server.audit.recorder import append_accesses, one_access
 
 THREADS = ThreadPoolExecutor(2)
 PLANTED = "PLANTEDDESCRIPTION"
@@ -37,7 +39,7 @@ PLANTED = "PLANTEDDESCRIPTION"
 
 @asynccontextmanager
 async def following(log: EventLog, folder: Path, **settings: float) -> AsyncIterator[Follower]:
-    follower = Follower(log, folder, NAME, VERSION, **settings)  # type: ignore[arg-type]
+    follower = Follower(log, folder, NAME, VERSION, [FILLING], **settings)  # type: ignore[arg-type]
     running = asyncio.create_task(follower.run())
     try:
         yield follower
@@ -68,6 +70,21 @@ async def test_columns_follow_what_begins_and_ends(event_log: EventLog, tmp_path
             for _ in range(4):
                 world.step()
             await put(event_log, world)
+
+
+async def test_events_that_do_not_change_the_rows_move_the_position_alone(event_log: EventLog, tmp_path: Path) -> None:
+    world, draw = World(1, events=20), random.Random(1)
+    await prepare(event_log)
+    await put(event_log, world)
+    async with following(event_log, tmp_path) as follower:
+        await reached(follower, world.head)
+        head = await append_accesses(event_log, one_access(device("reader"), Action.READ))
+        await event_log.pool.execute("UPDATE public.projection_checkpoint SET position = $1 WHERE name = 'cohort'", head)
+        await checked(await reached(follower, head), world, draw)
+        world.head = head
+        world.step()
+        await put(event_log, world)
+        await checked(await reached(follower, world.head), world, draw)
 
 
 async def test_who_stops_does_not_wait_until_all_rows_are_read(event_log: EventLog, tmp_path: Path) -> None:
