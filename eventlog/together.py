@@ -25,7 +25,7 @@ class Together(Generic[K, V]):
         self._under_way: asyncio.Task[Mapping[K, V]] | None = None
 
     async def get(self, key: K) -> V | None:
-        """The answer for a key. Raises what asking raises."""
+        """The answer for a key. Raises what asking raises, and ConnectionError where it takes too long."""
         if self._coming is None or len(self._wanted) >= self._most:
             self._wanted = {}
             self._coming = asyncio.create_task(self._next(self._wanted, self._coming or self._under_way))
@@ -39,5 +39,8 @@ class Together(Generic[K, V]):
         self._under_way = asyncio.current_task()
         if self._wanted is wanted:
             self._coming = None
-        async with asyncio.timeout(PATIENCE_S):  # who came later might wait in vain for a connection that is gone
-            return await self._ask(list(wanted))
+        try:
+            async with asyncio.timeout(PATIENCE_S):  # who came later might wait in vain for a connection that is gone
+                return await self._ask(list(wanted))
+        except TimeoutError:
+            raise ConnectionError(f"no answer within {PATIENCE_S:g} seconds") from None

@@ -18,6 +18,7 @@ from server.fhir.access import Access
 from server.fhir.as_of import Given, asked_period, single
 from server.fhir.outcome import FhirError
 from server.fhir.within import Clause
+from server.services import Services
 
 PARAMETERS = ("_at", "_since", "_count", "_sort", "_asof", "_format", "_pretty", "_summary", "_elements")
 
@@ -25,10 +26,10 @@ _NAME, _VERSION = FhirProjection.name, FhirProjection.version
 _REACHED = f"(SELECT position FROM public.projection_checkpoint WHERE name = '{_NAME}' AND version = {_VERSION})"
 _COLUMNS = "r.type, r.id, r.version, r.last_updated, r.body, r.position_to"
 
-# Each gives one row, with nulls when there is no such version; the position is of the same snapshot.
+# Each gives one row for what is asked, with nulls when there is no such version; the position is of the same snapshot.
 _CURRENT = f"""
-    SELECT {_REACHED} AS as_of, {_COLUMNS} FROM (VALUES (1)) AS always
-    LEFT JOIN LATERAL (SELECT * FROM {SCHEMA}.resource WHERE type = $1 AND id = $2 ORDER BY version DESC LIMIT 1) r ON r.position_to IS NULL
+    SELECT k.type AS asked_type, k.id AS asked_id, {_REACHED} AS as_of, {_COLUMNS} FROM unnest($1::text[], $2::text[]) AS k (type, id)
+    LEFT JOIN LATERAL (SELECT * FROM {SCHEMA}.resource WHERE type = k.type AND id = k.id ORDER BY version DESC LIMIT 1) r ON r.position_to IS NULL
 """
 _HELD = f"""
     SELECT $3::bigint AS as_of, {_COLUMNS} FROM (VALUES (1)) AS always
@@ -59,11 +60,16 @@ _LAST_VERSION = 2**31 - 1
 _EXISTS = f"SELECT EXISTS (SELECT FROM {SCHEMA}.resource r WHERE r.type = $1 AND r.id = $2 AND r.version > 0 AND r.position_from <= $3 {{within}})"
 
 
-async def version_held(pool: asyncpg.Pool, resource_type: str, resource_id: str, position: Position | None) -> asyncpg.Record:
+async def version_held(services: Services, resource_type: str, resource_id: str, position: Position | None) -> asyncpg.Record:
     """The version that held at a position, or holds now. ``version`` is null when there is none."""
     if position is None:
-        return await pool.fetchrow(_CURRENT, resource_type, resource_id)
-    return await pool.fetchrow(_HELD, resource_type, resource_id, position)
+        return await services.ask(_current, (resource_type, resource_id))
+    return await services.pool.fetchrow(_HELD, resource_type, resource_id, position)
+
+
+async def _current(services: Services, keys: list[tuple[str, str]]) -> dict[tuple[str, str], asyncpg.Record]:
+    rows = await services.pool.fetch(_CURRENT, [key[0] for key in keys], [key[1] for key in keys])
+    return {(row["asked_type"], row["asked_id"]): row for row in rows}
 
 
 async def version_numbered(

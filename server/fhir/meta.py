@@ -79,7 +79,7 @@ async def meta_of_type(request: Request, reader: Reader, resource_type: str) -> 
 async def meta(request: Request, reader: Reader, resource_type: str, resource_id: str) -> Response:
     services = services_for(request, reader, "r", resource_type)
     position = await asked_position(services.pool, given_in_url(request))
-    row = await version_held(services.pool, resource_type, resource_id, position)
+    row = await version_held(services, resource_type, resource_id, position)
     return await _answer(request, reader, row, resource_type, resource_id)
 
 

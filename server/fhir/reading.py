@@ -35,7 +35,7 @@ async def read(request: Request, reader: Reader, resource_type: str, resource_id
     given = known_only(request, given_in_url(request), PARAMETERS, "read")
     shown = _representation(given, resource_type)
     position = await asked_position(services.pool, given)
-    row = await version_held(services.pool, resource_type, resource_id, position)
+    row = await version_held(services, resource_type, resource_id, position)
     return await _one(request, reader, row, resource_type, resource_id, shown)
 
 

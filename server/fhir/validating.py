@@ -91,7 +91,7 @@ async def _of_instance(request: Request, reader: Authenticated, resource_type: s
     if asked.mode == "delete" and asked.resource is not None:
         raise FhirError(400, "invalid", "mode=delete takes no resource", "http.mode")
     position = await asked_position(services.pool, given)
-    row = await version_held(services.pool, resource_type, resource_id, position)
+    row = await version_held(services, resource_type, resource_id, position)
     headers = {HEADER: str(row["as_of"])}
     if asked.resource is not None and asked.mode != "update":
         return _answer(given, await _issues(services, asked.resource, resource_type, asked.profile, resource_id), headers)

@@ -72,6 +72,12 @@ async def test_who_goes_away_takes_nobody_along() -> None:
     assert await second == 0
 
 
+async def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventlog.together.PATIENCE_S", 0.001)
+    with pytest.raises(ConnectionError):
+        await Together(Book().ask).get("a")
+
+
 async def test_what_fails_fails_for_those_who_asked_and_for_no_other() -> None:
     book = Book()
     book.fails = True

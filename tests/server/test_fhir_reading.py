@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -399,6 +400,22 @@ async def test_no_query_is_too_strange_to_be_answered(site: Site) -> None:
         assert answer.status_code in (200, 304, 400, 403, 404, 406), (url, answer.status_code)
         if answer.status_code >= 400:
             get_fhir_model_class("OperationOutcome").model_validate(answer.json())
+
+
+async def test_many_who_read_at_once_each_get_their_own(site: Site) -> None:
+    """They are asked of the database together: also what is not there, what was deleted, and what no database could look up."""
+    writing = ("fhir:read", "fhir:write")
+    deleted = (await site.client.post("/fhir/Device", headers=await site.headers(*writing), json={"resourceType": "Device"})).json()["id"]
+    gone = await ask(site, f"/fhir/Device/{deleted}", "DELETE", writing)
+    assert gone.status_code == 204
+    expected = {INDEX: 200, IMAGING_STUDY: 200, "/fhir/Device/nobody": 404, f"/fhir/Device/{deleted}": 410, "/fhir/Device/a%00b": 404}
+    asked = random.Random(1).choices(list(expected), k=60)
+    answers = await asyncio.gather(*(ask(site, url) for url in asked))
+    for url, answer in zip(asked, answers, strict=True):
+        assert answer.status_code == expected[url], url
+        if answer.status_code == 200:
+            assert f"/fhir/{answer.json()['resourceType']}/{answer.json()['id']}" == url
+    assert len({answer.text for url, answer in zip(asked, answers, strict=True) if url == INDEX}) == 1
 
 
 async def test_histories_walk_an_index_and_read_no_row_in_vain(site: Site) -> None:

@@ -241,12 +241,12 @@ async def _patients(
     """Whose resources are exported; None for those of all. Raises FhirError (400, 404, 410)."""
     asked = {_patient(value, where): where for name, value, where in placed if name == "patient"}
     members = await _members(request, reader, group_id, position, at) if level == GROUP else None
-    pool, access = services_of(request).pool, access_of(reader)
+    services, access = services_of(request), access_of(reader)
     for one, where in asked.items():
         if members is not None and one not in members:
             raise FhirError(400, "not-found", "this Patient is no member of the Group", where)
-        held = (await version_held(pool, "Patient", one, position))["version"]
-        if held is None or not await is_version_reached(pool, access, ("Patient", one, held), position):
+        held = (await version_held(services, "Patient", one, position))["version"]
+        if held is None or not await is_version_reached(services.pool, access, ("Patient", one, held), position):
             raise FhirError(400, "not-found", "there is no such Patient", where)
     return tuple(sorted(asked)) if asked else members
 
@@ -264,7 +264,7 @@ async def _members(
     """The Patients that are members of a Group: neither inactive, nor out of their period. A member that is a Group itself is refused:
     who is in that one is asked of it."""
     services = services_for(request, reader, "r", "Group")
-    row = await version_held(services.pool, "Group", group_id, position)
+    row = await version_held(services, "Group", group_id, position)
     await present(services, reader, row, "Group", group_id)
     group = msgspec.json.decode(row["body"], type=_Group)
     found = set()
