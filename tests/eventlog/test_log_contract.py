@@ -14,7 +14,7 @@ from domain.series import IndexingFailed
 from domain.study import StudyRegistered
 from domain.subject import Demographics, SubjectRegistered
 from eventlog.envelope import NewEvent, StreamAppend, envelope_sha256, event_digest
-from eventlog.errors import EventIdReused, VersionConflict
+from eventlog.errors import EventIdReused, SubjectKeyDestroyed, VersionConflict
 from eventlog.log import EventLog
 
 WHO = device("test")
@@ -49,6 +49,30 @@ async def test_what_identifies_is_not_readable_in_the_database(any_log: EventLog
     everything = b"".join(v if isinstance(v, bytes) else str(v).encode() for v in row.values())
     for text in (b"4711", b"Doe", b"1970"):
         assert text not in everything
+
+
+async def test_of_many_who_seal_at_once_each_has_the_key_of_its_subject(any_log: EventLog) -> None:
+    """Their keys are asked for together: some are new, one was destroyed, and who is refused takes nobody along."""
+    subjects = [f"s{n}" for n in range(40)]
+
+    async def append(log: EventLog, subject: str, version: int) -> None:
+        event = SubjectRegistered(subject_id=subject, demographics=Demographics(patient_name=f"{subject}^{version}"))
+        await log.append([StreamAppend(stream=f"subject-{subject}", events=[NewEvent(event=event)], expected_version=version)], principal=WHO)
+
+    await asyncio.gather(*(append(any_log, subject, 0) for subject in subjects[:20]))
+    async with any_log.pool.acquire() as connection:
+        await any_log.vault.destroy("s7", connection)
+    again = await EventLog.open(any_log.settings)
+    try:
+        answers = await asyncio.gather(*(append(again, one, int(one in subjects[:20])) for one in subjects), return_exceptions=True)
+        assert [type(one) for one, subject in zip(answers, subjects, strict=True) if subject == "s7"] == [SubjectKeyDestroyed]
+        assert [one for one, subject in zip(answers, subjects, strict=True) if subject != "s7"] == [None] * 39
+        for subject in subjects:
+            last = (await again.read_stream(f"subject-{subject}"))[-1].event
+            assert isinstance(last, SubjectRegistered)
+            assert last.demographics.patient_name == ("" if subject == "s7" else f"{subject}^{int(subject in subjects[:20])}")
+    finally:
+        await again.close()
 
 
 async def test_without_the_key_the_rest_still_reads(any_log: EventLog) -> None:

@@ -34,3 +34,8 @@ def test_a_dependency_of_the_route_or_router_is_refused() -> None:
         APIRouter(route_class=DirectRoute).add_api_route("/here", plain, dependencies=[Depends(requires("fhir:read"))])
     with pytest.raises(TypeError, match="/here"):
         APIRouter(route_class=DirectRoute, dependencies=[Depends(requires("fhir:read"))]).add_api_route("/here", plain)
+
+
+def test_a_limit_of_the_body_is_refused() -> None:
+    with pytest.raises(TypeError, match="/here"):
+        APIRouter(route_class=DirectRoute).add_api_route("/here", plain, max_body_size=1)
