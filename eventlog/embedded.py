@@ -144,7 +144,12 @@ class EmbeddedPostgres:
         not yet reaped: in a container nobody may do that."""
         try:
             process = psutil.Process(pid)
-            return process.status() != psutil.STATUS_ZOMBIE and str(self.folder.resolve()) in process.cmdline()
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            try:
+                return self.folder.samefile(process.cwd())  # wherever the folder was when it started
+            except (psutil.AccessDenied, OSError):
+                return str(self.folder.resolve()) in process.cmdline()
         except psutil.Error:
             return False
 

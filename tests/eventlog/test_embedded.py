@@ -117,6 +117,18 @@ async def test_a_killed_database_whose_number_another_postgresql_has_is_started_
         other.leave()
 
 
+async def test_one_whose_folder_was_moved_is_found_running(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    """A second server on the same files would destroy them."""
+    postgres.url("anamnesis")
+    pid = postgres.process_id()
+    moved = tmp_path / "moved"
+    postgres.folder.rename(moved)
+    try:
+        assert EmbeddedPostgres(moved).process_id() == pid
+    finally:
+        moved.rename(postgres.folder)
+
+
 async def test_only_its_owner_may_use_the_socket(postgres: EmbeddedPostgres) -> None:
     url = postgres.url("anamnesis")
     socket = Path(url.split("host=")[1]) / ".s.PGSQL.5432"
