@@ -11,7 +11,7 @@ streams, and built into the read model as a rebuild builds it; what clients writ
 
     python benchmarks/fhir.py [--sizes 1000 8000 64000] [--seconds 8] [--clients 32] [--only read token …] [--keep PREFIX]
 
-Filling the largest takes half an hour. With --keep the archives stay, in databases named for the prefix and the size, and are
+Filling the largest takes a quarter to half an hour. With --keep the archives stay, in databases named for the prefix and the size, and are
 measured again next time, with what earlier runs wrote.
 """
 
