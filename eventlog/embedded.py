@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -148,10 +148,17 @@ class EmbeddedPostgres:
                 return False
             try:
                 return self.folder.samefile(process.cwd())  # wherever the folder was when it started
-            except (psutil.AccessDenied, OSError):
-                return str(self.folder.resolve()) in process.cmdline()
+            except FileNotFoundError:
+                return False
+            except (psutil.AccessDenied, PermissionError):  # to root too, in a container
+                return "postgres" in process.name() and not self._is_elsewhere(process.cmdline())
         except psutil.Error:
             return False
+
+    def _is_elsewhere(self, command: Sequence[str]) -> bool:
+        """Whether it serves another folder that is there."""
+        named = Path(command[command.index("-D") + 1]) if "-D" in command[:-1] else self.folder
+        return named.exists() and not self.folder.samefile(named)
 
     def _stop(self) -> None:
         server = _server_in(self.folder)

@@ -25,7 +25,7 @@ from eventlog.appender import CONNECTION_ERRORS, Appender, Request, Row
 from eventlog.database import database_url, server_settings
 from eventlog.embedded import EmbeddedPostgres
 from eventlog.envelope import Appended, RecordedEvent, StreamAppend, envelope_sha256, event_digest, new_event_id
-from eventlog.errors import LogUnavailable, SchemaOutdated
+from eventlog.errors import KeyEncryptionKeyWrong, LogUnavailable, SchemaOutdated
 from eventlog.schema import HALF_RESTORED, SERVER_ROLE, check_revision, refuse_half_restored
 from eventlog.sealing import SubjectKey
 from eventlog.settings import LogSettings
@@ -151,10 +151,12 @@ class EventLog:
         return appended
 
     async def _keys_for_sealing(self, subjects: Collection[str]) -> Mapping[str, SubjectKey]:
-        """Raises SubjectKeyDestroyed."""
+        """Raises SubjectKeyDestroyed, KeyEncryptionKeyWrong."""
         if len(subjects) == 1:  # as most writes have; many of them at once ask as one
             (subject,) = subjects
-            key = await self._keys.get(subject)
+            key = None
+            with contextlib.suppress(KeyEncryptionKeyWrong):  # it may be another's that we do not have
+                key = await self._keys.get(subject)
             if key is not None:
                 return {subject: key}
         async with self.pool.acquire() as connection:

@@ -18,7 +18,10 @@ Dependency = Callable[[Request], Awaitable[object]]
 
 
 class DirectRoute(APIRoute):
-    """Raises TypeError where something was declared that would not be done: a check left out must not look like one that passed."""
+    """Raises TypeError where something was declared that would not be done: a check left out must not look like one that passed.
+
+    Of routes of the application's own router (server.fhir.router): FastAPI makes those of an included one without asking here.
+    """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **said: Any) -> None:
         super().__init__(path, endpoint, **said)

@@ -93,10 +93,10 @@ class Services:
     known: Known = field(default_factory=Known)
     """What the site has added to the search parameters, as the last request found it (server.fhir.state)."""
 
-    async def ask(self, ask: Callable[[Services, list[K]], Awaitable[Mapping[K, V]]], key: K) -> V | None:
-        """``ask`` for this key and those that others ask for at the same time (eventlog.together)."""
+    async def ask(self, ask: Callable[[Services, list[K]], Awaitable[Mapping[K, V]]], key: K, *, most: int = 100) -> V | None:
+        """``ask`` for this key and those that others ask for at the same time (eventlog.together), at most so many."""
         if ask not in self.together:
-            self.together[ask] = Together(partial(ask, self))
+            self.together[ask] = Together(partial(ask, self), most)
         answer: V | None = await self.together[ask].get(key)
         return answer
 

@@ -71,8 +71,11 @@ def rotate(as_json: AsJson = False) -> None:
         task = progress.add_task("Wrapping keys anew", total=None)
 
         async def work(log: EventLog) -> Rotated:
-            async with log.pool.acquire() as connection:
+            connection = await log.connect()
+            try:
                 return await rotate_keys(settings, connection, lambda done, all_: progress.update(task, completed=done, total=all_))
+            finally:
+                await connection.close()
 
         rotated = with_log(work)
     if as_json:

@@ -6,6 +6,8 @@ that ``_at`` and ``_asof`` of the same instant give the same version. What ships
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -21,6 +23,11 @@ from server.fhir.within import Clause
 from server.services import Services
 
 PARAMETERS = ("_at", "_since", "_count", "_sort", "_asof", "_format", "_pretty", "_summary", "_elements")
+
+SHARED = 16
+"""Resources that are asked for in one statement: each may be tens of megabytes."""
+SHARED_S = 0.5
+"""How long a read waits for others: after that it asks alone, in a session of its own, for as long as the site allows."""
 
 _NAME, _VERSION = FhirProjection.name, FhirProjection.version
 _REACHED = f"(SELECT position FROM public.projection_checkpoint WHERE name = '{_NAME}' AND version = {_VERSION})"
@@ -63,7 +70,10 @@ _EXISTS = f"SELECT EXISTS (SELECT FROM {SCHEMA}.resource r WHERE r.type = $1 AND
 async def version_held(services: Services, resource_type: str, resource_id: str, position: Position | None) -> asyncpg.Record:
     """The version that held at a position, or holds now. ``version`` is null when there is none."""
     if position is None:
-        return await services.ask(_current, (resource_type, resource_id))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHARED_S):
+                return await services.ask(_current, (resource_type, resource_id), most=SHARED)
+        return (await _current(services, [(resource_type, resource_id)]))[resource_type, resource_id]
     return await services.pool.fetchrow(_HELD, resource_type, resource_id, position)
 
 

@@ -129,6 +129,34 @@ async def test_one_whose_folder_was_moved_is_found_running(postgres: EmbeddedPos
         moved.rename(postgres.folder)
 
 
+async def test_one_whose_working_folder_we_may_not_see_is_known_by_its_command(
+    postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, where root may not trace what others run."""
+
+    def denied(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    postgres.url("anamnesis")
+    pid = postgres.process_id()
+    monkeypatch.setattr(psutil.Process, "cwd", denied)
+    assert postgres.process_id() == pid
+    moved = tmp_path / "moved"
+    postgres.folder.rename(moved)
+    try:
+        assert EmbeddedPostgres(moved).process_id() == pid
+    finally:
+        moved.rename(postgres.folder)
+    other = EmbeddedPostgres(tmp_path / "other")
+    try:
+        other.url("anamnesis")
+        (tmp_path / "third").mkdir()
+        (tmp_path / "third" / "postmaster.pid").write_text((other.folder / "postmaster.pid").read_text())
+        assert EmbeddedPostgres(tmp_path / "third").process_id() is None
+    finally:
+        other.leave()
+
+
 async def test_only_its_owner_may_use_the_socket(postgres: EmbeddedPostgres) -> None:
     url = postgres.url("anamnesis")
     socket = Path(url.split("host=")[1]) / ".s.PGSQL.5432"

@@ -418,6 +418,22 @@ async def test_many_who_read_at_once_each_get_their_own(site: Site) -> None:
     assert len({answer.text for url, answer in zip(asked, answers, strict=True) if url == INDEX}) == 1
 
 
+async def test_reads_that_wait_for_the_database_are_answered_once_it_goes_on(site: Site) -> None:
+    """An erasure takes whole tables for itself, and whoever waits for others then asks alone."""
+    holder = await site.services.log.connect()
+    try:
+        async with holder.transaction():
+            await holder.execute(f"LOCK TABLE {SCHEMA}.resource IN ACCESS EXCLUSIVE MODE")
+            asked = [asyncio.create_task(ask(site, INDEX)) for _ in range(20)]
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass"
+            while await holder.fetchval(waiting, f"{SCHEMA}.resource") < 5:  # one of them for the rest, then each for itself
+                await asyncio.sleep(0.05)
+            assert not any(one.done() for one in asked)
+        assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200] * 20
+    finally:
+        await holder.close()
+
+
 async def test_histories_walk_an_index_and_read_no_row_in_vain(site: Site) -> None:
     """On some thousands of versions, from the middle, in both directions: the plan reads as many rows as a page has."""
     await fill(site.services.log, 3000, first=1000)
