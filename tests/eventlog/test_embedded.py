@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -46,6 +47,16 @@ async def answers(url: str) -> bool:
     connection = await asyncpg.connect(url)
     await connection.close()
     return True
+
+
+@contextmanager
+def moved(postgres: EmbeddedPostgres, folder: Path) -> Iterator[EmbeddedPostgres]:
+    """The running server's folder at another place."""
+    postgres.folder.rename(folder)
+    try:
+        yield EmbeddedPostgres(folder)
+    finally:
+        folder.rename(postgres.folder)
 
 
 async def test_it_starts_is_found_running_and_stops_with_its_last_user(postgres: EmbeddedPostgres) -> None:
@@ -121,12 +132,8 @@ async def test_one_whose_folder_was_moved_is_found_running(postgres: EmbeddedPos
     """A second server on the same files would destroy them."""
     postgres.url("anamnesis")
     pid = postgres.process_id()
-    moved = tmp_path / "moved"
-    postgres.folder.rename(moved)
-    try:
-        assert EmbeddedPostgres(moved).process_id() == pid
-    finally:
-        moved.rename(postgres.folder)
+    with moved(postgres, tmp_path / "moved") as there:
+        assert there.process_id() == pid
 
 
 async def test_one_whose_working_folder_we_may_not_see_is_known_by_its_command(
@@ -141,12 +148,8 @@ async def test_one_whose_working_folder_we_may_not_see_is_known_by_its_command(
     pid = postgres.process_id()
     monkeypatch.setattr(psutil.Process, "cwd", denied)
     assert postgres.process_id() == pid
-    moved = tmp_path / "moved"
-    postgres.folder.rename(moved)
-    try:
-        assert EmbeddedPostgres(moved).process_id() == pid
-    finally:
-        moved.rename(postgres.folder)
+    with moved(postgres, tmp_path / "moved") as there:
+        assert there.process_id() == pid
     other = EmbeddedPostgres(tmp_path / "other")
     try:
         other.url("anamnesis")
