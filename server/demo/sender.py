@@ -14,6 +14,8 @@ from archive.errors import ArchiveError
 from archive.header import InstanceHeader, read_header
 
 MAX_CONTEXTS = 128
+ANSWER_TIMEOUT_S = 120.0
+"""An instance is on the disk before it is answered, and right after the installation the disk has a gigabyte of it to write."""
 
 
 class SendFailed(Exception):
@@ -41,6 +43,7 @@ def dicom_files(folder: Path) -> list[tuple[Path, InstanceHeader]]:
 def send(files: list[tuple[Path, InstanceHeader]], address: tuple[str, int], sent: Callable[[], object]) -> Sent:
     """Sends all of them over one association, each in the transfer syntax that it has. Raises SendFailed."""
     ae = AE(ae_title="DEMO")
+    ae.dimse_timeout = ANSWER_TIMEOUT_S
     wanted = sorted({(header.sop_class_uid, header.transfer_syntax_uid) for _, header in files})
     if len(wanted) > MAX_CONTEXTS:
         raise SendFailed(f"{len(wanted)} kinds of instances do not fit into one association: choose a smaller folder")

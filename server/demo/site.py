@@ -19,6 +19,8 @@ from domain.ids import series_stream
 from domain.series import IndexingFailed, IndexingRefused, SeriesIndexed
 from eventlog.envelope import RecordedEvent
 from eventlog.log import EventLog
+from projections.checkpoint import reached
+from projections.fhir.projection import FhirProjection
 from projections.fhir.vocabulary import study_id
 from server.settings import ServerSettings
 
@@ -95,11 +97,14 @@ class DemoSite:
         return await self.log.read_stream(series_stream(series_uid))
 
     async def indexing_outcomes(self, series: list[str]) -> dict[str, str]:
-        """Series that are done → "indexed", or the reason why not."""
+        """Series that are done, and can be read by FHIR → "indexed", or the reason why not."""
         self._check_alive()
         outcomes: dict[str, str] = {}
+        readable = await reached(self.log.pool, FhirProjection.name, FhirProjection.version)
         for uid in series:
             for recorded in await self.events_of(uid):
+                if recorded.position > readable:
+                    break
                 match recorded.event:
                     case SeriesIndexed():
                         outcomes[uid] = "indexed"
